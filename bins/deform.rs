@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use voxloom::blocks::{Context, Error};
 use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose};
-use voxloom::deform::{self, Flags, Masks};
+use voxloom::deform::{self, Flags};
 use voxloom::transform::{self, Direction, StoredChain};
-use voxloom::volume::Volume;
+use voxloom::volume::{Masks, Volume};
 
 /// Finds the smooth displacement field that remains after an initial transform.
 ///

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use voxloom::blocks::Context;
 use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose};
-use voxloom::flow::{self, Flags, Masks};
+use voxloom::flow::{self, Flags};
 use voxloom::transform::{self, Direction, StoredChain};
-use voxloom::volume::Volume;
+use voxloom::volume::{Masks, Volume};
 
 /// Measures the displacement of each patch of the fixed volume in the moving one, by correlation.
 ///

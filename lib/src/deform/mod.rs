@@ -21,7 +21,7 @@ use crate::blocks::{
 use crate::device::Cost;
 use crate::geom::{Box3, Chain, Grid};
 use crate::transform::{self, Step};
-use crate::volume::{self, FieldOutput, Unfinished, Volume};
+use crate::volume::{self, FieldOutput, Masks, Unfinished, Volume};
 use crate::{files, store};
 
 mod blend;
@@ -241,15 +241,6 @@ impl Options {
         let from_coarsest = (self.levels - 1).saturating_sub(level);
         self.iterations.get(from_coarsest).or(self.iterations.last()).copied().unwrap_or(0)
     }
-}
-
-/// Masks: only voxels above 0 are used.
-#[derive(Clone, Copy, Default)]
-pub struct Masks<'a> {
-    /// Mask of the fixed volume, on any grid.
-    pub fixed: Option<&'a Volume>,
-    /// Mask of the moving volume, on any grid.
-    pub moving: Option<&'a Volume>,
 }
 
 /// Computes the field and writes it to `output`. The complete chain, which is the field followed by

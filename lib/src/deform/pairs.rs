@@ -6,11 +6,11 @@ use anyhow::Context as _;
 
 use super::block::{self, BlockPair, Unusable};
 use super::lattice::Field;
-use super::{Masks, Options, outcome_of};
+use super::{Options, outcome_of};
 use crate::blocks::{self, Outcome, Task, TaskResults, TaskRows};
 use crate::filter::despike;
 use crate::geom::{Box3, Chain, Grid, LocalChain};
-use crate::volume::Volume;
+use crate::volume::{Masks, Volume, cut_out};
 use crate::warp;
 
 /// The two volumes and the initial map between them.
@@ -230,15 +230,4 @@ fn pull(
         ..warp::Options::default()
     };
     Ok(Some(warp::resample_block(&voxels, &grid.crop(&part), chain, onto, &options)))
-}
-
-fn cut_out(image: &mut [f32], mask: Option<&[f32]>) {
-    match mask {
-        None => image.fill(f32::NAN),
-        Some(mask) => {
-            for (v, _) in image.iter_mut().zip(mask).filter(|(_, inside)| !(**inside > 0.0)) {
-                *v = f32::NAN;
-            }
-        }
-    }
 }

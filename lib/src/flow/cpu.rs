@@ -295,7 +295,7 @@ impl MomentSums<'_> {
         }
     }
 
-    fn of_incomplete_images(&self, known: &[Vec<f32>; 2], mut found: impl FnMut(usize, Moments)) {
+    fn of_incomplete_images(&self, known: &[Vec<f32>; 2], found: impl FnMut(usize, Moments)) {
         // an image without unknown voxels comes without a mask
         let full = |known: &[f32], len: usize| -> Vec<f32> {
             if known.is_empty() { vec![1.0; len] } else { known.to_vec() }
@@ -345,11 +345,22 @@ impl MomentSums<'_> {
                 CellSums::Products
             }
         });
+        self.emit(&f, &m, &product, found);
+    }
+
+    /// Calls `found` with the moments of each patch, of which there is one for each shift.
+    fn emit(
+        &self,
+        f: &[Vec<f64>; 3],
+        m: &[Vec<f64>; 2],
+        product: &[f64],
+        mut found: impl FnMut(usize, Moments),
+    ) {
         let length: usize = self.patches.shifts().iter().product();
         for (i, product) in product.chunks_exact(length).enumerate() {
             let range = i * length..(i + 1) * length;
             let moments = Moments {
-                size: volume(self.patches.size),
+                size: self.patches.size.iter().product::<usize>() as f64,
                 fixed: [&f[0][range.clone()], &f[1][range.clone()], &f[2][range.clone()]],
                 moving: [&m[0][range.clone()], &m[1][range.clone()]],
                 product,

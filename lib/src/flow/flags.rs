@@ -2,7 +2,7 @@
 //! doc comment, because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
-use super::{CleanOptions, Limits, Neighbours, Options, Patches};
+use super::{CleanOptions, Limits, Options, Patches};
 use crate::geom::Grid;
 
 /// The default size of a patch along y and x of planes, and along each axis of volumes, voxels.
@@ -45,6 +45,35 @@ impl Voxels {
 }
 
 #[derive(clap::Args, Clone, Debug)]
+pub struct QualityFlags {
+    /// Minimum correlation of a match
+    #[arg(long, value_name = "R", default_value_t = 0.0)]
+    pub min_correlation: f64,
+    /// Minimum of the correlation at the match minus its mean 5 voxels away
+    #[arg(long, value_name = "R", default_value_t = 0.0)]
+    pub min_sharpness: f64,
+    /// Maximum ratio of the second highest maximum of the correlation to the highest
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.9)]
+    pub max_ratio: f64,
+    /// Minimum number of standard deviations by which the correlation exceeds the highest that
+    /// chance gives in the search window
+    #[arg(long, value_name = "DEVIATIONS", default_value_t = 1.0)]
+    pub min_evidence: f64,
+}
+
+impl QualityFlags {
+    fn limits(&self) -> Limits {
+        Limits {
+            min_correlation: self.min_correlation,
+            min_sharpness: self.min_sharpness,
+            max_ratio: self.max_ratio,
+            min_evidence: self.min_evidence,
+            ..Limits::default()
+        }
+    }
+}
+
+#[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
     /// Size of a patch, voxels: one number, or z,y,x [default: 160 in planes, 32 in volumes]
     #[arg(long, value_name = "VOXELS")]
@@ -65,19 +94,8 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true,
           value_parser = clap::value_parser!(i64).range(-10_000..=10_000))]
     pub distance: i64,
-    /// Minimum correlation of a match
-    #[arg(long, value_name = "R", default_value_t = 0.0)]
-    pub min_correlation: f64,
-    /// Minimum of the correlation at the match minus its mean 5 voxels away
-    #[arg(long, value_name = "R", default_value_t = 0.0)]
-    pub min_sharpness: f64,
-    /// Maximum ratio of the second highest maximum of the correlation to the highest
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.9)]
-    pub max_ratio: f64,
-    /// Minimum number of standard deviations by which the correlation exceeds the highest that
-    /// chance gives in the search window
-    #[arg(long, value_name = "DEVIATIONS", default_value_t = 1.0)]
-    pub min_evidence: f64,
+    #[command(flatten)]
+    pub quality: QualityFlags,
 }
 
 impl Flags {
@@ -97,32 +115,15 @@ impl Flags {
             patches: Patches { size, stride, radius },
             planes,
             distance: self.distance,
-            limits: Limits {
-                min_correlation: self.min_correlation,
-                min_sharpness: self.min_sharpness,
-                max_ratio: self.max_ratio,
-                min_evidence: self.min_evidence,
-                ..Limits::default()
-            },
+            limits: self.quality.limits(),
         }
     }
 }
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct CleanFlags {
-    /// Minimum correlation of a vector
-    #[arg(long, value_name = "R", default_value_t = 0.0)]
-    pub min_correlation: f64,
-    /// Minimum of the correlation at the match minus its mean 5 voxels away
-    #[arg(long, value_name = "R", default_value_t = 0.0)]
-    pub min_sharpness: f64,
-    /// Maximum ratio of the second highest maximum of the correlation to the highest
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.9)]
-    pub max_ratio: f64,
-    /// Minimum number of standard deviations by which the correlation exceeds the highest that
-    /// chance gives in the search window
-    #[arg(long, value_name = "DEVIATIONS", default_value_t = 1.0)]
-    pub min_evidence: f64,
+    #[command(flatten)]
+    pub quality: QualityFlags,
     /// Maximum displacement along each axis [default: no limit]
     #[arg(long, value_name = "UM")]
     pub max_magnitude: Option<f64>,
@@ -147,14 +148,10 @@ impl CleanFlags {
     pub fn options(&self) -> CleanOptions {
         CleanOptions {
             limits: Limits {
-                min_correlation: self.min_correlation,
-                min_sharpness: self.min_sharpness,
-                max_ratio: self.max_ratio,
-                min_evidence: self.min_evidence,
                 max_magnitude: self.max_magnitude.unwrap_or(f64::INFINITY),
                 max_deviation: self.max_deviation.unwrap_or(f64::INFINITY),
                 min_patches: self.min_patches,
-                neighbours: Neighbours::Known,
+                ..self.quality.limits()
             },
             max_strain: self.max_strain,
             fill: self.fill,

@@ -2,11 +2,11 @@
 
 use anyhow::Context as _;
 
+use super::Options;
 use super::cpu::BlockPair;
-use super::{Masks, Options};
 use crate::blocks::{self, Task};
 use crate::geom::{Box3, Chain, Grid, LocalChain};
-use crate::volume::Volume;
+use crate::volume::{Masks, Volume, cut_out};
 use crate::warp::{self, Interpolation};
 
 /// Voxels this close to those of another grid, relative to the voxel size, lie on them.
@@ -162,16 +162,4 @@ fn copy(
         out[to..to + width].copy_from_slice(row);
     }
     Ok(Some(out))
-}
-
-/// Sets the voxels where the mask is 0 to NaN; all without a mask.
-fn cut_out(image: &mut [f32], mask: Option<&[f32]>) {
-    match mask {
-        None => image.fill(f32::NAN),
-        Some(mask) => {
-            for (v, _) in image.iter_mut().zip(mask).filter(|(_, inside)| !(**inside > 0.0)) {
-                *v = f32::NAN;
-            }
-        }
-    }
 }

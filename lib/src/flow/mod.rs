@@ -14,7 +14,7 @@ use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Reads, TaskR
 use crate::device::Cost;
 use crate::geom::{Box3, Chain, Grid, Point, UnreachedField};
 use crate::transform::{self, Step};
-use crate::volume::{self, FieldOutput, FieldParts, Volume};
+use crate::volume::{self, FieldOutput, FieldParts, Masks, Volume};
 
 mod cells;
 mod clean;
@@ -114,15 +114,6 @@ pub struct Options {
     pub distance: i64,
     /// The limits of quality and of magnitude. Neighbours are not compared.
     pub limits: Limits,
-}
-
-/// Masks: only voxels above 0 are used.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Masks<'a> {
-    /// Mask of the fixed volume, on any grid.
-    pub fixed: Option<&'a Volume>,
-    /// Mask of the moving volume, on any grid.
-    pub moving: Option<&'a Volume>,
 }
 
 impl Options {
