@@ -333,27 +333,28 @@ const READABLE: [(&str, &str, &str); 17] = [
     ("v.n5", "fixed.zarr", "n5"),
     ("v.tif", "fixed.zarr", "tiff"),
     ("v.npy", "fixed.zarr", "npy"),
-    ("t.json", "global.json", "json"),
-    ("t.tfm", "global.json", "itk"),
-    ("ants.mat", "global.json", "ants"),
-    ("greedy.mat", "global.json", "greedy"),
-    ("elastix.txt", "global.json", "elastix"),
-    ("matrix.txt", "global.json", "bigstream-zyx"),
-    ("b.csv", "global.json", "bigwarp"),
-    ("f.zarr", "global.json", "field"),
-    ("f.nii", "global.json", "nifti"),
-    ("f.nii.gz", "global.json", "nifti"),
-    ("f.nrrd", "global.json", "nrrd"),
-    ("ngff.zarr", "global.json", "ngff"),
+    ("t.json", "global.txt", "json"),
+    ("t.tfm", "global.txt", "itk"),
+    ("ants.mat", "global.txt", "ants"),
+    ("greedy.mat", "global.txt", "greedy"),
+    ("elastix.txt", "global.txt", "elastix"),
+    ("matrix.txt", "global.txt", "bigstream-zyx"),
+    ("b.csv", "global.txt", "bigwarp"),
+    ("f.zarr", "global.txt", "field"),
+    ("f.nii", "global.txt", "nifti"),
+    ("f.nii.gz", "global.txt", "nifti"),
+    ("f.nrrd", "global.txt", "nrrd"),
+    ("ngff.zarr", "global.txt", "ngff"),
 ];
 
 #[test]
 fn a_read_that_fails_is_exit_75_and_is_not_taken_for_another_format() {
-    let pair = PhantomPair::get();
-    let fixed = pair.at("fixed.zarr");
     let mut failed = 0;
     for (name, source, to) in READABLE {
         let disk = Disk::new();
+        let fixed = disk.scene.volume("fixed.zarr", [20, 24, 28], |[z, y, x]| (z * y + x) as u16);
+        let map = "1 0.02 0 1.5\n-0.01 1 0 -2\n0 0.01 1 0.7\n0 0 0 1\n";
+        disk.scene.file("global.txt", map);
         let (input, is_volume) = (disk.at(name), source == "fixed.zarr");
         let onto = ["--onto", &fixed].map(str::to_owned);
         let more = if is_volume { &[] } else { &onto[..] };
@@ -361,7 +362,7 @@ fn a_read_that_fails_is_exit_75_and_is_not_taken_for_another_format() {
             let line = [from, "--to", to, "-o", output, "--overwrite"].map(str::to_owned);
             line.into_iter().chain(more.iter().cloned()).collect()
         };
-        let make = copy(&pair.at(source), to, &input);
+        let make = copy(&disk.scene.at(source), to, &input);
         program("transcode").args(make).arg("-q").assert().success();
         let output = disk.scene.at(if is_volume { "out.npy" } else { "out.zarr" });
         let mut line = copy(&input, if is_volume { "npy" } else { "field" }, &output);
