@@ -15,7 +15,8 @@ use voxloom::transform;
 /// are removed. OUT.json, beside OUT.zarr, contains the whole chain with the initial map.
 #[derive(clap::Args)]
 pub(crate) struct CleanFlow {
-    /// Outputs of `flow` (OUT.json, or OUT.zarr if there was no --initial), the preferred one first
+    /// Outputs of `flow` (OUT.json), the preferred one first; fields that are merged must have been
+    /// measured with the same --initial
     #[arg(value_name = "FLOW", required = true, num_args = 1..)]
     fields: Vec<String>,
     /// The cleaned field: a Zarr array
@@ -29,7 +30,7 @@ impl Program for CleanFlow {
     const NAME: &'static str = "clean-flow";
     const PURPOSE: Purpose = Purpose::Align;
     const FLAG_SET: FlagSet = FlagSet::Blocks;
-    const EXAMPLE: &'static str = "clean-flow fine.json coarse.json --fill -o clean.zarr";
+    const EXAMPLE: &'static str = "clean-flow flow.json --fill -o clean.zarr";
 
     fn written(&self) -> Vec<PathBuf> {
         vec![transform::document_beside(&self.output)]

@@ -85,16 +85,18 @@ impl Limits {
     /// # Errors
     /// A sentence about the first value that is not usable.
     pub fn check(&self) -> Result<(), String> {
-        for (flag, value) in [
-            ("--min-correlation", self.min_correlation),
-            ("--min-sharpness", self.min_sharpness),
-            ("--max-ratio", self.max_ratio),
-            ("--min-evidence", self.min_evidence),
-            ("--max-magnitude", self.max_magnitude),
-            ("--max-deviation", self.max_deviation),
+        let all = f64::INFINITY;
+        // written so that NaN is rejected
+        for (flag, value, [least, most]) in [
+            ("--min-correlation", self.min_correlation, [-1.0, 1.0]),
+            ("--min-sharpness", self.min_sharpness, [-2.0, 2.0]),
+            ("--max-ratio", self.max_ratio, [0.0, 1.0]),
+            ("--min-evidence", self.min_evidence, [-all, all]),
+            ("--max-magnitude", self.max_magnitude, [0.0, all]),
+            ("--max-deviation", self.max_deviation, [0.0, all]),
         ] {
-            if value.is_nan() {
-                return Err(format!("{flag} is NaN, wanted a number"));
+            if !(least..=most).contains(&value) {
+                return Err(format!("{flag} {value} is out of range; wanted {least} to {most}"));
             }
         }
         Ok(())

@@ -7,12 +7,15 @@ use serde_json::json;
 
 use super::clean::{FlowField, Limits, Quality};
 use super::peak::QUALITY;
-use super::{CHUNK, Error};
+use super::{CHUNK, Error, FEW};
 use crate::blocks::{self, Context, Identity, Outcome, Plan, Task, TaskResult, WriteUnit};
 use crate::device::Cost;
 use crate::geom::{Box3, FieldSource, Grid, Point};
 use crate::transform::{self, Direction, Step};
 use crate::volume::{self, FieldFile, FieldOutput, FieldParts};
+
+/// If cleaning leaves fewer than this fraction of the vectors, the field is not to be believed.
+const MIN_LEFT: f64 = 0.2;
 
 /// How fields are cleaned.
 #[derive(Clone, Debug, Serialize)]
@@ -101,7 +104,7 @@ pub fn clean_fields(
         return Ok(());
     }
     let document = transform::document_beside(output);
-    ctx.refuse_existing(&document)?;
+    super::replace_document(&document, ctx)?;
     let parts = FieldParts { components, quality: Vec::new() };
     let out = FieldOutput::create_parts(output, &grid, parts, chunk, &plan.as_run(ctx))?;
     ctx.output_file(Path::new(output));
@@ -142,6 +145,9 @@ fn open(locations: &[String]) -> Result<Vec<Source>, Error> {
             return refuse("does not begin with a field; give the output of flow");
         };
         let source = Source { field: FieldFile::open(field)?, steps: steps.to_vec() };
+        if source.field.parts().quality.is_empty() {
+            tracing::info!("{location} has no quality channels, whose limits have no effect on it");
+        }
         if let Some(first) = sources.first() {
             let shape = |source: &Source| source.field.grid().shape[0];
             if first.steps != source.steps {
@@ -284,10 +290,17 @@ fn conclude(counts: &CleanCounts, out: &FieldOutput, ctx: &Context) -> Result<()
     if patches == 0 {
         return Ok(()); // all blocks failed, which was allowed
     }
-    if counts.known() == 0 {
-        return Err(Error::NothingLeft { patches, before, removed, unreconciled });
-    }
     out.set_attribute("reach", json!(reach))?;
+    let measured = counts.known() - filled;
+    if measured == 0 || (measured as f64) < MIN_LEFT * before as f64 {
+        let verdict = blocks::ExitReason::TooManyFailed;
+        return Err(Error::NothingLeft { patches, before, removed, unreconciled, verdict });
+    }
+    if (measured as f64) < FEW * patches as f64 && filled > 0 {
+        tracing::warn!(
+            "only {measured} of {patches} vectors are measured; {filled} are estimated from them"
+        );
+    }
     tracing::info!(
         "{} of {patches} vectors are known: {before} before, {removed} removed, {merged} merged, \
          {unreconciled} removed after merging, {filled} filled",

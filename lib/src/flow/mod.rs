@@ -10,11 +10,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Reads, TaskResult};
+use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Reads, TaskResult, WriteUnit};
 use crate::device::Cost;
-use crate::geom::{Box3, Chain, Grid, Point, UnreachedField};
+use crate::geom::{Affine, Box3, Chain, Grid, Point, UnreachedField};
+use crate::store;
 use crate::transform::{self, Step};
-use crate::volume::{self, FieldOutput, FieldParts, Masks, Volume};
+use crate::volume::{self, Existing, FieldOutput, FieldParts, Masks, Volume};
 
 mod cells;
 mod clean;
@@ -49,8 +50,15 @@ use peak::{NoPeak, Peak};
 const CHUNK: [usize; 2] = [64, 16];
 /// The memory of the sums of the patches that are computed together, bytes.
 const TILE_BYTES: usize = 64 << 20;
-/// With more than this fraction of the patches at the edge of the search window, a warning is given.
+/// With more than this fraction of the compared patches at the edge of the search window, a warning is given.
 const MANY_AT_EDGE: f64 = 0.1;
+/// With fewer matches than this fraction of the patches that were compared, a warning is given.
+const FEW: f64 = 0.5;
+/// With fewer matches than this fraction of the patches that were compared, the result is not to be
+/// believed.
+const TOO_FEW: f64 = 0.05;
+/// The minimum number of voxels of a patch.
+const MIN_VOXELS: usize = 16;
 
 /// Why no flow was computed.
 #[derive(Debug, thiserror::Error)]
@@ -69,11 +77,13 @@ pub enum Error {
     Apart(#[from] UnreachedField),
     /// No patch has a match.
     #[error(
-        "none of {patches} patches has a match: {unknown} are constant, masked or outside the moving volume, \
-         {at_edge} correlate best at the edge of the search window (--search), {rejected} are below the \
-         limits of quality; {output} holds no vectors"
+        "only {found} of {patches} patches have a match: {unknown} are constant, masked or outside the moving \
+         volume, {at_edge} correlate best at the edge of the search window (give a larger --search, or an \
+         --initial that is nearer), {rejected} are below the limits of quality; {output} is not to be believed"
     )]
-    Nothing {
+    TooFew {
+        /// The number of patches with a match.
+        found: u64,
         /// The number of patches.
         patches: u64,
         /// Those that are constant, masked or outside the moving volume.
@@ -84,11 +94,14 @@ pub enum Error {
         rejected: u64,
         /// The location of the field.
         output: String,
+        /// The exit reason: the run is complete but not successful.
+        #[source]
+        verdict: blocks::ExitReason,
     },
     /// No vector is left after cleaning.
     #[error(
-        "no vector is left: of {patches} patches {before} had one, {removed} of which violate a limit and \
-         {unreconciled} do not fit to their neighbours; loosen the limits"
+        "too few vectors are left: of {patches} patches {before} had one, {removed} of which violate a limit and \
+         {unreconciled} do not fit to their neighbours; look at the flow, and loosen the limits if it is right"
     )]
     NothingLeft {
         /// The number of patches.
@@ -99,6 +112,9 @@ pub enum Error {
         removed: u64,
         /// Those that do not fit to their neighbours.
         unreconciled: u64,
+        /// The exit reason: the run is complete but not successful.
+        #[source]
+        verdict: blocks::ExitReason,
     },
 }
 
@@ -126,10 +142,21 @@ impl Options {
         let Patches { size, stride, radius } = self.patches;
         let text = |of: [usize; 3]| of.map(|n| n.to_string()).join(",");
         if (0..3).any(|a| size[a] == 0 || size[a] > grid.shape[a]) {
+            let advice = if size[0] > grid.shape[0] && !self.planes {
+                "; a stack is compared plane by plane with --planes"
+            } else {
+                ""
+            };
             return refuse(format!(
-                "--patch {} does not fit into the fixed volume of {} voxels",
+                "--patch {} does not fit into the fixed volume of {} voxels{advice}",
                 text(size),
                 text(grid.shape)
+            ));
+        }
+        if size.iter().product::<usize>() < MIN_VOXELS {
+            return refuse(format!(
+                "--patch {} is out of range; wanted are at least {MIN_VOXELS} voxels",
+                text(size)
             ));
         }
         if stride.contains(&0) {
@@ -150,6 +177,12 @@ impl Options {
         }
         if self.distance != 0 && !self.planes {
             return refuse("--distance is for --planes".to_owned());
+        }
+        if self.distance.unsigned_abs() >= grid.shape[0] as u64 && self.distance != 0 {
+            return refuse(format!(
+                "--distance {} is out of range: the fixed volume has {} planes, and none is left to compare",
+                self.distance, grid.shape[0]
+            ));
         }
         self.limits.check().map_err(blocks::Error::Usage)
     }
@@ -202,6 +235,14 @@ pub fn flow(
     volume::check_zarr_name(output)?;
     let grid = fixed.grid();
     options.check(&grid)?;
+    if moving.grid().shape[0] == 1 && !options.planes {
+        let message = format!(
+            "{} is one plane and {} a volume; give a volume, or a plane as the fixed volume",
+            moving.location(),
+            fixed.location()
+        );
+        return Err(blocks::Error::Usage(message).into());
+    }
     initial.check_fields(grid.extent(&grid.bounds()))?;
     let nodes = options.patches.nodes(&grid);
     let pair = Pair { fixed, moving, masks, initial, options };
@@ -215,7 +256,7 @@ pub fn flow(
         return Ok(());
     }
     let document = transform::document_beside(output);
-    ctx.refuse_existing(&document)?;
+    replace_document(&document, ctx)?;
     let components = if options.planes { 2 } else { 3 };
     let parts = FieldParts { components, quality: peak::QUALITY.map(str::to_owned).to_vec() };
     let out = FieldOutput::create_parts(output, &nodes, parts, chunk, &plan.as_run(ctx))?;
@@ -239,9 +280,34 @@ pub fn flow(
         counts.add(&summary?.1);
     }
     conclude(&counts, output, &out, ctx)?;
+    Ok(transform::write_document(&document, &chain_of(output, steps, options, &grid))?)
+}
+
+/// The field at `output`, the way to the plane of the moving volume, and the steps of the initial
+/// map.
+fn chain_of(output: &str, steps: &[Step], options: &Options, grid: &Grid) -> Vec<Step> {
     let mut chain = vec![Step::Field(output.to_owned())];
+    if options.distance != 0 {
+        let along_z = -options.distance as f64 * grid.spacing[0];
+        chain.push(Step::Affine(Affine::translation([along_z, 0.0, 0.0])));
+    }
     chain.extend_from_slice(steps);
-    Ok(transform::write_document(&document, &chain)?)
+    chain
+}
+
+/// Refuses to replace the document of a chain, or removes it with `--overwrite`: it must not be
+/// taken for that of the new field if the run does not end.
+fn replace_document(document: &Path, ctx: &Context) -> Result<(), blocks::Error> {
+    ctx.refuse_existing(document)?;
+    if ctx.existing == Existing::Overwrite && !ctx.finish && store::exists(document) {
+        let path = document.display().to_string();
+        store::delete(document).map_err(|source| blocks::Error::Io {
+            action: "remove",
+            path,
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 fn plan(
@@ -254,7 +320,15 @@ fn plan(
     let budget = Budget::of(ctx);
     let patches = &options.patches;
     let cost = |block: [usize; 3]| cost(patches, block.map(|n| n.max(1)), nodes.shape);
-    let block = Plan::choose_block(nodes.bounds(), chunk, |block| cost(block).0, ctx)?;
+    let bounds = nodes.bounds();
+    // planes are cut into chunks, so that several parts have work
+    let block = if options.planes && ctx.block_size.is_none() {
+        blocks::refuse_large(chunk, bounds, WriteUnit::from(chunk), |block| cost(block).0, ctx)?;
+        blocks::refuse_many(chunk, bounds)?;
+        chunk
+    } else {
+        Plan::choose_block(bounds, chunk, |block| cost(block).0, ctx)?
+    };
     let (peak, waiting) = cost(block);
     let volumes: Vec<&Volume> = [*fixed, *moving]
         .into_iter()
@@ -274,7 +348,7 @@ fn plan(
         .with("options", options);
     // elements are one and a third times those of vectors with three components
     let writing = 3 * FieldOutput::writing_bytes(output, chunk);
-    Ok(Plan::tile(nodes.bounds(), block, peak, &identity).waiting(&waiting).with_overhead(
+    Ok(Plan::tile(bounds, block, peak, &identity).waiting(&waiting).with_overhead(
         &budget,
         kept,
         Budget::each_thread(&reads, writing),
@@ -390,16 +464,24 @@ fn conclude(
     if patches == 0 {
         return Ok(()); // all blocks failed, which was allowed
     }
-    if found == 0 {
-        let output = output.to_owned();
-        return Err(Error::Nothing { patches, unknown, at_edge, rejected, output });
-    }
     out.set_attribute("reach", json!(reach))?;
+    // masked patches and those outside the moving volume are no failures
+    let compared = (patches - unknown) as f64;
+    if found as f64 <= TOO_FEW * compared {
+        let (output, verdict) = (output.to_owned(), blocks::ExitReason::TooManyFailed);
+        return Err(Error::TooFew { found, patches, unknown, at_edge, rejected, output, verdict });
+    }
     tracing::info!(
         "{found} of {patches} patches have a match, with a mean correlation of {:.3}",
         correlation / found as f64
     );
-    if at_edge as f64 > MANY_AT_EDGE * patches as f64 {
+    if (found as f64) < FEW * compared {
+        tracing::warn!(
+            "only {found} of {patches} patches have a match: {unknown} are constant, masked or outside the moving \
+             volume, {at_edge} at the edge of the search window, {rejected} below the limits of quality"
+        );
+    }
+    if at_edge as f64 > MANY_AT_EDGE * compared {
         tracing::warn!(
             "{at_edge} of {patches} patches correlate best at the edge of the search window; give a larger \
              --search, or an --initial that is nearer"

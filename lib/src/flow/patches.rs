@@ -24,23 +24,29 @@ impl Patches {
         })
     }
 
-    /// The number of nodes on each side of the centres of the patches, so that the nodes reach the
-    /// faces of the volume.
+    /// The number of nodes before the centre of the first patch along each axis, so that the nodes
+    /// reach the face of the volume.
     pub fn padding(&self) -> [usize; 3] {
-        std::array::from_fn(|a| {
-            self.size[a].div_ceil(2).div_ceil(self.stride[a]) * usize::from(self.size[a] > 1)
+        std::array::from_fn(|a| match self.size[a] {
+            1 => 0,
+            size => size.div_ceil(2).div_ceil(self.stride[a]),
         })
     }
 
-    /// The nodes of the field of a volume on `grid`: the centres of the patches, and
-    /// [`Patches::padding`] around them, where vectors are unknown.
+    /// The nodes of the field of a volume on `grid`: the centres of the patches, and further nodes
+    /// on all sides up to the faces of the volume, where vectors are unknown.
     pub fn nodes(&self, grid: &Grid) -> Grid {
         let (count, padding) = (self.count(grid.shape), self.padding());
-        let first = std::array::from_fn(|a| {
-            0.5 * (self.size[a] as f64 - 1.0) - (padding[a] * self.stride[a]) as f64
-        });
+        let centre =
+            |a: usize, i: usize| (self.size[a] as f64 - 1.0) / 2.0 + (i * self.stride[a]) as f64;
+        let beyond = |a: usize| {
+            // from the centre of the last patch to the face
+            let rest = grid.shape[a] as f64 - 0.5 - centre(a, count[a].saturating_sub(1));
+            if self.size[a] == 1 { 0 } else { (rest / self.stride[a] as f64).ceil() as usize }
+        };
+        let first = std::array::from_fn(|a| centre(a, 0) - (padding[a] * self.stride[a]) as f64);
         Grid {
-            shape: std::array::from_fn(|a| count[a] + 2 * padding[a]),
+            shape: std::array::from_fn(|a| padding[a] + count[a] + beyond(a)),
             spacing: std::array::from_fn(|a| grid.spacing[a] * self.stride[a] as f64),
             origin: grid.position(first),
             planar: grid.planar,

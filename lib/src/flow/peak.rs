@@ -69,6 +69,8 @@ pub(super) fn find(values: &[f32], patches: &Patches) -> Result<Peak, NoPeak> {
         _ => Some((i, *v)),
     });
     let (top, correlation) = top.ok_or(NoPeak::Unknown)?;
+    // rounding errors of a nearly constant patch
+    let correlation = correlation.min(1.0);
     let top = surface.position(top);
     let is_free: [bool; 3] = std::array::from_fn(|a| surface.size[a] > 1);
     let at_edge = (0..3).any(|a| is_free[a] && (top[a] == 0 || top[a] + 1 == surface.size[a]));

@@ -142,6 +142,9 @@ fn neighbouring_planes_of_a_stack_are_compared_at_a_distance() {
     assert!(vectors[..2 * plane].iter().all(|v| v[2].is_nan()));
     let known = vectors[2 * plane..].iter().filter(|v| !v[2].is_nan());
     assert_eq!(known.clone().count(), 2 * 4 * 4);
+    // the chain takes a plane to the one before the last
+    let chain = transform::read_chain(&[scene.at("flow.json")]).unwrap();
+    assert!(matches!(&chain.steps[1], Transform::Affine(map) if map.offset() == [-20.0, 0.0, 0.0]));
     for v in known {
         assert!((v[1] - 2.0).abs() < 0.1 && (v[2] + 2.0).abs() < 0.1, "{v:?}");
     }
@@ -164,7 +167,7 @@ fn what_has_no_match_is_counted_and_an_empty_field_is_an_error() {
         };
         let none = flow(&image, moving, masks, &Chain::default(), &[], &output, &options, &ctx);
         let message = none.unwrap_err().to_string();
-        assert!(message.contains("none of 9 patches") && message.contains(words), "{message}");
+        assert!(message.contains("only 0 of 9 patches") && message.contains(words), "{message}");
     }
 }
 
@@ -184,6 +187,9 @@ fn options_that_no_image_fits_are_refused_by_name() {
     assert!(with(|o| o.patches.radius = [1, 4, 4]).contains("--planes"));
     assert!(with(|o| (o.planes, o.distance) = (false, 1)).contains("--distance"));
     assert!(with(|o| o.limits.max_ratio = f64::NAN).contains("--max-ratio"));
+    assert!(with(|o| o.limits.min_correlation = 2.0).contains("--min-correlation"));
+    assert!(with(|o| o.patches.size = [1, 3, 5]).contains("--patch"));
+    assert!(with(|o| o.distance = 1).contains("--distance"));
 }
 
 #[test]
@@ -238,4 +244,24 @@ fn cleaning_merges_fields_of_other_patches_and_fills_what_is_left() {
 
 fn field_bounds(field: &FieldFile) -> Box3 {
     crate::geom::FieldSource::grid(field).bounds()
+}
+
+#[test]
+fn the_nodes_reach_the_faces_of_a_volume_of_any_size() {
+    for length in 40..90 {
+        for (size, stride) in [(40, 10), (33, 7), (16, 16), (17, 40)] {
+            let patches =
+                Patches { size: [1, size, size], stride: [1, stride, stride], radius: [0, 4, 4] };
+            let grid = Grid::plane([length, length + 3], [0.5; 2], [3.0, -1.0]);
+            let nodes = patches.nodes(&grid);
+            let [low, high] = nodes.extent(&nodes.bounds());
+            let [first, last] = grid.extent(&grid.bounds());
+            assert!(
+                (1..3).all(|a| low[a] <= first[a] && high[a] >= last[a]),
+                "{length} {size} {stride}"
+            );
+            let patch = Box3::new([0; 3], nodes.shape.map(|n| n as i64));
+            assert_eq!(patches.among(&patch, grid.shape).shape(), patches.count(grid.shape));
+        }
+    }
 }
