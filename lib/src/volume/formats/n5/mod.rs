@@ -168,11 +168,14 @@ impl Source for N5Array {
 /// Refuses an array that has no block at the paths that N5 prescribes, but has other files that
 /// look like blocks.
 fn refuse_elsewhere(location: &str, folder: &Path, rank: usize) -> Result<(), Error> {
-    if chunk_search::nested(folder, rank) {
+    let is_there = || chunk_search::nested(folder, rank);
+    if is_there() {
         return Ok(());
     }
     match chunk_search::other(folder) {
         None => Ok(()),
+        // another run may have written the first block after the first search
+        Some(_) if is_there() => Ok(()),
         Some(found) => {
             let message = format!(
                 "has no block in folders of {rank} numbers, where N5 has them, and {found} in their \

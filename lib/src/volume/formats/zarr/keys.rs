@@ -97,7 +97,7 @@ impl Keys {
 
     /// Examines the folder of an array of this rank for chunks under the expected names.
     pub(super) fn examine(self, folder: &Path, rank: usize) -> ChunkKeys {
-        let found = match (self.separator, self.prefix) {
+        let is_there = || match (self.separator, self.prefix) {
             ('/', true) => chunk_search::nested(&folder.join("c"), rank),
             ('/', false) => chunk_search::nested(folder, rank),
             _ => chunk_search::flat(folder, &|name| {
@@ -108,10 +108,15 @@ impl Keys {
                 })
             }),
         };
-        if found {
+        if is_there() {
             return ChunkKeys::Chunk;
         }
-        chunk_search::other(folder).map_or(ChunkKeys::Nothing, ChunkKeys::Other)
+        match chunk_search::other(folder) {
+            None => ChunkKeys::Nothing,
+            // another run may have written the first chunk after the first search
+            Some(_) if is_there() => ChunkKeys::Chunk,
+            Some(found) => ChunkKeys::Other(found),
+        }
     }
 }
 
