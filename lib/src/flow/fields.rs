@@ -152,7 +152,8 @@ fn open(locations: &[String]) -> Result<Vec<Source>, Error> {
             let shape = |source: &Source| source.field.grid().shape[0];
             if first.steps != source.steps {
                 return refuse(
-                    "has another initial map than the first field; they cannot be merged",
+                    "has another initial map than the first field, and they cannot be merged; give fields \
+                     that were measured with the same --initial",
                 );
             }
             if first.field.parts().components != source.field.parts().components

@@ -124,7 +124,7 @@ const PLANES: SofimaOptions = SofimaOptions {
 };
 
 #[test]
-#[ignore = "needs the shared data"]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn flow_of_planes_is_that_of_sofima() {
     let images = reference("img2d");
     let (moving, fixed) = (Image::new(&images["pre"], None), Image::new(&images["post"], None));
@@ -144,7 +144,7 @@ fn flow_of_planes_is_that_of_sofima() {
 }
 
 #[test]
-#[ignore = "needs the shared data"]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn targets_and_patches_of_two_sizes_are_those_of_sofima() {
     let images = reference("img2d");
     let (moving, fixed) = (Image::new(&images["pre"], None), Image::new(&images["post"], None));
@@ -170,7 +170,7 @@ fn targets_and_patches_of_two_sizes_are_those_of_sofima() {
 }
 
 #[test]
-#[ignore = "needs the shared data"]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn flow_of_volumes_is_that_of_sofima() {
     let images = reference("img3d");
     let options = SofimaOptions {
@@ -209,7 +209,7 @@ fn limits(ratio: f64, sharpness: f64, magnitude: f64, deviation: f64) -> Limits 
 }
 
 #[test]
-#[ignore = "needs the shared data"]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn cleaned_fields_are_those_of_sofima() {
     let cases = [
         ("out_a", limits(1.6, 1.6, 80.0, 20.0)),
@@ -227,7 +227,7 @@ fn cleaned_fields_are_those_of_sofima() {
 }
 
 #[test]
-#[ignore = "needs the shared data"]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn reconciled_fields_are_those_of_sofima() {
     let data = reference("reconcile2d");
     let off = f64::INFINITY;

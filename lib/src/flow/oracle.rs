@@ -66,7 +66,7 @@ fn compare(patches: Patches, nodes: [usize; 3], seed: u64, unknown: f32) {
                 }
             }
         }
-        // one unknown region, so that there are cells of all kinds
+        // with an unknown region, some cells are known, some partly known and some unknown
         let half = fixed.len() / 3;
         fixed[..half].fill(f32::NAN);
     }
