@@ -197,7 +197,18 @@ fn plan(
         + Cost::of::<[f64; 6]>("sums of vectors", nodes);
     let unit = WriteUnit::from(block);
     blocks::refuse_large(block, grid.bounds(), unit, |_| peak.clone(), ctx)?;
-    let mut identity = Identity::of("clean-flow").with("options", options).with("grid", grid);
+    // the steps after the field are copied to the chain of the result
+    let stored = |step: &Step| match step {
+        Step::Affine(map) => json!({"affine": map.rows()}),
+        Step::LocalAffines(location) => json!({"local_affines": location}),
+        Step::Field(location) => json!({"field": location}),
+    };
+    let initial: Vec<_> =
+        sources.iter().take(1).flat_map(|source| &source.steps).map(stored).collect();
+    let mut identity = Identity::of("clean-flow")
+        .with("options", options)
+        .with("grid", grid)
+        .with("initial", initial);
     for (i, source) in sources.iter().enumerate() {
         let content = source.field.fingerprint().map_err(blocks::Error::Field)?;
         identity = identity.with(&format!("field {}", i + 1), content);
