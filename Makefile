@@ -6,7 +6,7 @@ TARGET   = $(CARGO_BUILD_TARGET)
 BIN      = $(or $(CARGO_TARGET_DIR),target)/$(if $(TARGET),$(TARGET)/)release
 DEBUG    = $(or $(CARGO_TARGET_DIR),target)/debug
 PREFIX   = /usr/local
-PROGRAMS = inspect report pick-level extract-spots ransac refine local-affine deform flow clean-flow invmap apply-transform downsample transcode phantom
+PROGRAMS = inspect report pick-level extract-spots ransac refine local-affine deform flow clean-flow relax invmap apply-transform downsample transcode phantom
 
 OUT     = demo/out
 PHANTOM = demo/pair
@@ -66,7 +66,7 @@ deny:
 	$$(tests/tools/cargo_deny.sh) --offline check licenses bans sources
 
 bench: build
-	for row in bucket startup resample spots match parity local_affine agreement phantom apply field refine deform stiffness blockwise held_out invmap flow; do \
+	for row in bucket startup resample spots match parity local_affine agreement phantom mesh apply field refine deform stiffness blockwise held_out invmap flow; do \
 	    VOXLOOM_BIN=$(abspath $(BIN)) \
 	    VOXLOOM_PEER_PYTHON=$$(tests/tools/python.sh bench/peers/requirements.txt bench/peers/requirements-nodeps.txt)/python \
 	    VOXLOOM_SOFIMA_PYTHON=$$(bench/peers/sofima.sh) \

@@ -25,6 +25,10 @@ pub(crate) struct Flow {
     /// which they are applied
     #[arg(long, value_name = "LOC", num_args = 1..)]
     initial: Vec<String>,
+    /// Transforms through which both volumes are seen, such as the output of `relax`: OUT.json lies
+    /// between them as they are seen
+    #[arg(long, value_name = "LOC", num_args = 1.., conflicts_with = "initial")]
+    through: Vec<String>,
     /// The displacement field: a Zarr array
     #[arg(short, long, value_name = "LOC")]
     output: String,
@@ -56,7 +60,7 @@ impl Program for Flow {
     }
 
     fn pipes(&self) -> Vec<&'static str> {
-        vec!["initial"]
+        vec!["initial", "through"]
     }
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
@@ -68,11 +72,13 @@ impl Program for Flow {
         let fixed_mask = open(&self.fixed_mask, &fixed)?;
         let moving_mask = open(&self.moving_mask, &moving)?;
         let masks = Masks { fixed: fixed_mask.as_ref(), moving: moving_mask.as_ref() };
+        let is_through = !self.through.is_empty();
+        let locations = if is_through { self.through } else { self.initial };
         let StoredChain { chain, steps } =
-            transform::read_stored(&self.initial, Direction::FixedToMoving)
-                .context("reading --initial")?;
-        self.initial.iter().for_each(|location| ctx.input_file(location));
-        let options = self.search.options(&fixed.grid());
+            transform::read_stored(&locations, Direction::FixedToMoving)
+                .context("reading the initial transforms")?;
+        locations.iter().for_each(|location| ctx.input_file(location));
+        let options = self.search.options(&fixed.grid(), is_through);
         flow::flow(&fixed, &moving, masks, &chain, &steps, &self.output, &options, ctx)?;
         Ok(())
     }

@@ -27,6 +27,7 @@ programs![
     "deform.rs" deform::Deform,
     "flow.rs" flow::Flow,
     "clean_flow.rs" clean_flow::CleanFlow,
+    "relax.rs" relax::Relax,
     "invmap.rs" invmap::Invmap,
     "apply_transform.rs" apply_transform::ApplyTransform,
     "downsample.rs" downsample::Downsample,

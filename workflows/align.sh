@@ -17,25 +17,13 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source-path=SCRIPTDIR
+me=align.sh && . "$here/steps.sh"
 
 usage() {
     echo "usage: align.sh FIXED MOVING OUT [--params FILE] [--parts N] [--until global|local|deform] [--onto VOLUME] [--data LOCATION] [--overwrite]" >&2
     echo "       align.sh FIXED OUT --samplesheet FILE ..." >&2
     exit 2
-}
-
-complain() {
-    printf 'align.sh: %s\n' "$1" >&2
-    exit 2
-}
-
-# absolute LOCATION [FOLDER]: prints the location. A relative path is made absolute, relative to
-# FOLDER; URLs are unchanged.
-absolute() {
-    case $1 in
-        '' | /* | *://*) printf '%s' "$1" ;;
-        *) printf '%s' "${2:-$PWD}/$1" ;;
-    esac
 }
 
 locations=() params= parts= until= onto= samplesheet= data= overwrite=
@@ -83,14 +71,6 @@ command -v extract-spots > /dev/null || complain "extract-spots is not on PATH; 
 # separated by US (octal 37). A single pair is a round without a name.
 us=$'\037' rounds=() carried=() rows=
 if [ -z "$samplesheet" ]; then rounds=("$us$moving"); fi
-
-# there LOCATION: succeeds if the location exists; URLs and patterns are assumed to exist.
-there() {
-    case $1 in
-        '' | *://* | *[*?[{]*) return 0 ;;
-        *) [ -e "$1" ] ;;
-    esac
-}
 
 csv() {
     case $1 in
@@ -167,13 +147,6 @@ which does the steps from $stale on again"
     fi
 fi
 
-# keep TEXT FILE: writes the text to the file, atomically, unless the file has this text already.
-keep() {
-    if [ -e "$2" ] && [ "$1" = "$(cat "$2")" ]; then return; fi
-    { printf '%s\n' "$1" > "$2.$$" && mv "$2.$$" "$2"; } 2> /dev/null \
-        || complain "$2 cannot be written; does another run use $out? Wait for its end, and look at the disk's free space"
-}
-
 # forget FOLDER NAME...: removes from the folder the outputs with these names (patterns), their
 # ledgers and their receipts.
 forget() {
@@ -223,30 +196,6 @@ for round in "${rounds[@]}"; do
     mkdir -p "$out"/{working,spots,receipts} "$out/${round%%"$us"*}"/{working,spots,transforms,receipts}
 done
 if [ -n "$rows" ]; then keep "$rows" "$out/samplesheet.csv"; fi
-
-# step NAME PROGRAM ARGUMENTS...: runs the program unless the step has a receipt. After a transient
-# fault (exit code 75), the program is repeated up to two times.
-step() {
-    local name=$1 receipt=$folder/receipts/$1.json code=0
-    shift
-    if [ -e "$receipt" ]; then return; fi
-    echo "align.sh: ${label:+$label: }$name" >&2
-    for pause in 5 30 0; do
-        code=0
-        "$@" --config "$config" --receipt "$receipt" || code=$?
-        if [ $code -ne 75 ]; then break; fi
-        sleep "$pause"
-    done
-    if [ $code -ne 0 ]; then
-        # renamed, because a rejected result also has a receipt, but its step is not done
-        if [ -e "$receipt" ]; then mv "$receipt" "${receipt%.json}.failed.json"; fi
-        case $code in
-            2) echo "align.sh: ${label:+$label: }$name has wrong parameters; correct them, and give --overwrite too" >&2 ;;
-            *) echo "align.sh: ${label:+$label: }$name ended with exit code $code; the same command line goes on from there" >&2 ;;
-        esac
-        exit $code
-    fi
-}
 
 # replaces NAME: succeeds if the step must still replace its output in a bucket, which was made with
 # other parameters.

@@ -50,6 +50,7 @@ pub mod interchange;
 pub mod invmap;
 pub mod local_affine;
 pub mod matching;
+pub mod mesh;
 pub mod metric;
 pub mod phantom;
 pub mod quote;

@@ -338,8 +338,34 @@ fn flow_is_tied_to_every_flag() {
     tied_pair(
         "flow",
         &changes,
-        &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed", "planes", "distance"],
+        &[
+            "fixed-time",
+            "moving-time",
+            "fixed-image",
+            "moving-image",
+            "seed",
+            "planes",
+            "distance",
+            "through",
+        ],
     );
+}
+
+#[test]
+fn flow_through_a_map_is_not_flow_after_it() {
+    let scene = Scene::new();
+    let [fixed, moving] =
+        ["fixed.zarr", "moving.zarr"].map(|name| scene.volume(name, [32, 40, 48], texture));
+    let [map, other] = [matrix(&scene, "map.txt", "0.25"), matrix(&scene, "other.txt", "0.5")];
+    let out = scene.at("out.zarr");
+    let line = |flag, map| {
+        let flags =
+            [("output", out.as_str()), ("patch", "8"), ("block-size", "16,16,16"), (flag, map)];
+        Line::new("flow", &[&fixed, &moving], &flags)
+    };
+    line("through", &map).succeeds(&["--part", "1/2"]);
+    line("initial", &map).is_another_run("--initial in place of --through", &scene);
+    line("through", &other).is_another_run("another --through", &scene);
 }
 
 #[test]
@@ -364,6 +390,23 @@ fn clean_flow_is_tied_to_every_flag() {
     ];
     // a plane, or a volume, is one task
     only_itself(&scene, &line, &changes, &["block-size", "seed"]);
+}
+
+#[test]
+fn relax_is_tied_to_every_flag() {
+    let scene = Scene::new();
+    let first = field(&scene, "first.zarr", 0.75);
+    let out = scene.at("out.zarr");
+    let line = Line::new("relax", &[&first], &[("output", &out)]);
+    line.succeeds(&["--part", "1/2"]);
+    let another = line.reading(field(&scene, "other.zarr", 0.76));
+    another.is_another_run("a vector of the field", &scene);
+    let map = matrix(&scene, "map.txt", "0.25");
+    let changes =
+        [("stiffness", "2"), ("unweighted", ""), ("hold-out", "0.1"), ("through", map.as_str())];
+    // a volume is one task; the other flags are for stacks of planes
+    let others = ["block-size", "seed", "stack", "fixed", "outlier-length"];
+    only_itself(&scene, &line, &changes, &others);
 }
 
 #[test]

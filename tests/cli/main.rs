@@ -25,6 +25,7 @@ mod same_answer;
 mod scene;
 mod sections;
 mod shapes;
+mod stacks;
 mod stderr;
 mod transcode;
 mod unfinished;

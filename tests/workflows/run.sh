@@ -17,9 +17,7 @@ trap 'rm -rf "$scene"' EXIT
 cd "$scene" || exit 1
 only=${1:-} passed=0 failed=0
 
-. "$here/stage.sh"
-. "$here/bucket.sh"
-. "$here/forms.sh"
+for tests in stage bucket forms stack; do . "$here/$tests.sh"; done
 
 # Tests of align.sh
 
@@ -457,6 +455,9 @@ it "align.sh names what is missing or unknown before it works" the_script_names_
 it "nextflow and snakemake refuse a volume as the folder of results" a_volume_is_no_folder_of_results
 it "files of others in the folder of results are not replaced" files_of_others_are_not_replaced
 it "align.sh goes on after kill -9" the_script_goes_on_after_a_kill
+it "stack.sh aligns a stack, and does nothing twice" a_stack_is_aligned
+it "stack.sh goes on after kill -9" a_stack_goes_on_after_a_kill
+it "stack.sh refuses what does not fit" a_stack_refuses_what_does_not_fit
 if "$here/../tools/versitygw.sh" > /dev/null; then
     it "align.sh from bucket to bucket gives the same bytes" from_bucket_to_bucket
 else

@@ -266,6 +266,19 @@ impl Context {
         }
     }
 
+    /// Refuses to replace the document that describes an output, or removes it with `--overwrite`: it
+    /// must not be taken for that of the new output if the run does not end.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::Io`] if it cannot be removed.
+    pub fn replace_document(&self, document: &Path) -> Result<(), Error> {
+        self.refuse_existing(document)?;
+        if self.existing == Existing::Overwrite && !self.finish && store::exists(document) {
+            store::delete(document).map_err(Error::io("remove", document))?;
+        }
+        Ok(())
+    }
+
     /// Adds to the bytes read in the receipt. If an operation never adds any, the receipt states
     /// the count of the operating system.
     pub fn add_bytes_read(&self, bytes: u64) {

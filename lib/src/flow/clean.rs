@@ -218,7 +218,7 @@ impl FlowField {
 
     /// The vectors at the nodes of another grid, which has `shape` nodes, by linear interpolation;
     /// NaN where a vector that has a weight is unknown, and more than half a node outside. Planes are
-    /// those of the field itself. The quality is not known.
+    /// those of the field itself. The quality is that of the nearest node.
     pub(super) fn onto(&self, own: &Grid, grid: &Grid, shape: [usize; 3]) -> Self {
         let count = shape.iter().product();
         let [_, ny, nx] = self.shape;
@@ -249,7 +249,18 @@ impl FlowField {
             sum
         };
         let vectors = (0..count).map(vector).collect();
-        Self { shape, planar: self.planar, vectors, quality: Vec::new() }
+        let nearest = |i: usize| {
+            let at = [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
+            let place = own.index(grid.position(at.map(|v| v as f64)));
+            let [z, y, x]: [usize; 3] = std::array::from_fn(|a| {
+                let p = if a == 0 && self.planar { at[0] as f64 } else { place[a] };
+                p.round().clamp(0.0, self.shape[a] as f64 - 1.0) as usize
+            });
+            self.quality[(z * ny + y) * nx + x]
+        };
+        let quality =
+            if self.quality.is_empty() { Vec::new() } else { (0..count).map(nearest).collect() };
+        Self { shape, planar: self.planar, vectors, quality }
     }
 
     /// Fills unknown vectors with those of another field of the same patches. The quality is
@@ -261,6 +272,21 @@ impl FlowField {
                 if let (Some(to), Some(from)) = (self.quality.get_mut(i), other.quality.get(i)) {
                     *to = *from;
                 }
+            }
+        }
+    }
+
+    /// Sets the quality of unknown vectors to unknown.
+    pub(super) fn forget_quality_of_unknown(&mut self) {
+        let unknown = f32::NAN;
+        for i in 0..self.quality.len() {
+            if !self.is_known(i) {
+                self.quality[i] = Quality {
+                    correlation: unknown,
+                    sharpness: unknown,
+                    ratio: unknown,
+                    evidence: unknown,
+                };
             }
         }
     }

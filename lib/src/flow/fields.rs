@@ -104,8 +104,10 @@ pub fn clean_fields(
         return Ok(());
     }
     let document = transform::document_beside(output);
-    super::replace_document(&document, ctx)?;
-    let parts = FieldParts { components, quality: Vec::new() };
+    ctx.replace_document(&document)?;
+    let channels: Vec<String> =
+        has_quality(&sources).then(|| QUALITY[0].to_owned()).into_iter().collect();
+    let parts = FieldParts { components, quality: channels };
     let out = FieldOutput::create_parts(output, &grid, parts, chunk, &plan.as_run(ctx))?;
     ctx.output_file(Path::new(output));
     let results = plan.stream_to::<_, _, _, Error>(
@@ -132,6 +134,17 @@ pub fn clean_fields(
     Ok(transform::write_document(&document, &chain)?)
 }
 
+/// The places of the quality channels in a field; `None` if one is missing.
+fn channels(source: &Source) -> Option<Vec<usize>> {
+    let names = &source.field.parts().quality;
+    QUALITY.iter().map(|name| names.iter().position(|own| own == name)).collect()
+}
+
+/// Whether the result has the correlation of its vectors.
+fn has_quality(sources: &[Source]) -> bool {
+    sources.iter().all(|source| channels(source).is_some())
+}
+
 /// Opens the fields, which must have the same components and the same steps after them.
 fn open(locations: &[String]) -> Result<Vec<Source>, Error> {
     let mut sources: Vec<Source> = Vec::new();
@@ -145,7 +158,7 @@ fn open(locations: &[String]) -> Result<Vec<Source>, Error> {
             return refuse("does not begin with a field; give the output of flow");
         };
         let source = Source { field: FieldFile::open(field)?, steps: steps.to_vec() };
-        if source.field.parts().quality.is_empty() {
+        if channels(&source).is_none() {
             tracing::info!("{location} has no quality channels, whose limits have no effect on it");
         }
         if let Some(first) = sources.first() {
@@ -229,11 +242,8 @@ fn read(source: &Source, task: &Task) -> anyhow::Result<FlowField> {
         own.bounds()
     };
     let vectors = source.field.read(&part).map_err(anyhow::Error::from_boxed)?;
-    let names = &source.field.parts().quality;
-    let channels: Option<Vec<usize>> =
-        QUALITY.iter().map(|name| names.iter().position(|own| own == name)).collect();
     let mut quality = Vec::new();
-    if let Some(channels) = channels {
+    if let Some(channels) = channels(source) {
         let values = channels.iter().map(|channel| source.field.read_quality(*channel, &part));
         let values = values.collect::<Result<Vec<_>, _>>()?;
         quality = (0..vectors.len())
@@ -273,6 +283,11 @@ fn merge(
     let spacing = first.field.grid().spacing;
     counts.unreconciled =
         merged.reconcile(&options.limits, spacing.map(|s| s * options.max_strain)) as u64;
+    if has_quality(sources) {
+        merged.forget_quality_of_unknown();
+    } else {
+        merged.quality.clear();
+    }
     if options.fill {
         counts.filled = merged.fill() as u64;
     }
@@ -283,10 +298,16 @@ fn merge(
     (merged, counts)
 }
 
-/// The components of each vector in the order in which they are stored.
+/// The components of each vector, and its correlation if it is known, in the order in which they are
+/// stored.
 fn elements(field: &FlowField) -> Vec<f32> {
     let first = usize::from(field.planar);
-    field.vectors.iter().flat_map(|v| v[first..].iter().copied()).collect()
+    let mut elements = Vec::with_capacity(4 * field.vectors.len());
+    for (i, v) in field.vectors.iter().enumerate() {
+        elements.extend_from_slice(&v[first..]);
+        elements.extend(field.quality.get(i).map(|quality| quality.correlation));
+    }
+    elements
 }
 
 fn conclude(counts: &CleanCounts, out: &FieldOutput, ctx: &Context) -> Result<(), Error> {

@@ -100,7 +100,9 @@ pub struct Flags {
 
 impl Flags {
     /// The options for a fixed volume on `grid`.
-    pub fn options(&self, grid: &Grid) -> Options {
+    ///
+    /// * `through`: whether both volumes are seen through the initial map
+    pub fn options(&self, grid: &Grid, through: bool) -> Options {
         let planes = self.planes || grid.shape[0] == 1;
         let size = self.patch.unwrap_or(Voxels::All(PATCH[usize::from(!planes)]));
         let size = size.along(planes, 1);
@@ -115,6 +117,7 @@ impl Flags {
             patches: Patches { size, stride, radius },
             planes,
             distance: self.distance,
+            through,
             limits: self.quality.limits(),
         }
     }

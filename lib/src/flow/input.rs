@@ -64,20 +64,47 @@ impl Pair<'_> {
         else {
             return Ok(None);
         };
-        let mut fixed = self.fixed.read::<f32>(&part).context("reading the fixed volume")?;
+        let Some(mut fixed) = self.read_fixed(&part).context("reading the fixed volume")? else {
+            return Ok(None);
+        };
         if let Some(mask) = self.masks.moving {
             cut_out(&mut moving, read(mask, true).context("reading --moving-mask")?.as_deref());
         }
         if let Some(mask) = self.masks.fixed {
-            let own = grid.crop(&part);
-            let extent = own.extent(&own.bounds());
-            let inside = self.pull(mask, &LocalChain::default(), extent, &own, true);
+            let inside = self.pull_fixed(mask, &part, true);
             cut_out(&mut fixed, inside.context("reading --fixed-mask")?.as_deref());
         }
         for v in fixed.iter_mut().chain(&mut moving).filter(|v| !v.is_finite()) {
             *v = f32::NAN;
         }
         Ok(Some(BlockPair { nodes: slab.shape(), fixed, moving }))
+    }
+
+    /// The fixed voxels of a box, as they are or as they are seen through the initial map; `None` if
+    /// the volume has none there.
+    fn read_fixed(&self, part: &Box3) -> anyhow::Result<Option<Vec<f32>>> {
+        if self.options.through {
+            self.pull_fixed(self.fixed, part, false)
+        } else {
+            Ok(Some(self.fixed.read::<f32>(part)?))
+        }
+    }
+
+    /// Resamples the fixed volume, or its mask, onto the voxels of a box of the fixed grid.
+    fn pull_fixed(
+        &self,
+        volume: &Volume,
+        part: &Box3,
+        is_mask: bool,
+    ) -> anyhow::Result<Option<Vec<f32>>> {
+        let own = self.fixed.grid().crop(part);
+        let extent = own.extent(&own.bounds());
+        let (chain, image) = if self.options.through {
+            self.initial.localise(extent).map_err(blocks::Error::Field)?
+        } else {
+            (LocalChain::default(), extent)
+        };
+        self.pull(volume, &chain, image, &own, is_mask)
     }
 
     /// Resamples a volume onto a grid, with NaN (0 for masks) where it has no voxels; `None` if it

@@ -13,9 +13,8 @@ use serde_json::json;
 use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, Reads, TaskResult, WriteUnit};
 use crate::device::Cost;
 use crate::geom::{Affine, Box3, Chain, Grid, Point, UnreachedField};
-use crate::store;
 use crate::transform::{self, Step};
-use crate::volume::{self, Existing, FieldOutput, FieldParts, Masks, Volume};
+use crate::volume::{self, FieldOutput, FieldParts, Masks, Volume};
 
 mod cells;
 mod clean;
@@ -128,6 +127,8 @@ pub struct Options {
     /// The number of planes by which the plane of the moving volume precedes that of the fixed
     /// volume. 0 unless `planes` is true.
     pub distance: i64,
+    /// Whether both volumes are seen through the initial map, and not the moving one alone.
+    pub through: bool,
     /// The limits of quality and of magnitude. Neighbours are not compared.
     pub limits: Limits,
 }
@@ -217,8 +218,10 @@ impl FlowCounts {
 
 /// Computes the displacement of each patch of `fixed` and writes the field, with its quality
 /// channels, to `output`. The complete chain, which is the field followed by `steps` (the steps of
-/// `initial`), is written to [`transform::document_beside`] `output`. Vectors without a match, and
-/// those beyond the limits, are NaN; the quality of the latter is kept.
+/// `initial`), is written to [`transform::document_beside`] `output`. If both volumes are seen
+/// through the initial map, the chain lies between them as they are seen, and `steps` are not part
+/// of it. Vectors without a match, and those beyond the limits, are NaN; the quality of the latter
+/// is kept.
 ///
 /// # Errors
 /// [`Error`].
@@ -256,7 +259,7 @@ pub fn flow(
         return Ok(());
     }
     let document = transform::document_beside(output);
-    replace_document(&document, ctx)?;
+    ctx.replace_document(&document)?;
     let components = if options.planes { 2 } else { 3 };
     let parts = FieldParts { components, quality: peak::QUALITY.map(str::to_owned).to_vec() };
     let out = FieldOutput::create_parts(output, &nodes, parts, chunk, &plan.as_run(ctx))?;
@@ -291,23 +294,10 @@ fn chain_of(output: &str, steps: &[Step], options: &Options, grid: &Grid) -> Vec
         let along_z = -options.distance as f64 * grid.spacing[0];
         chain.push(Step::Affine(Affine::translation([along_z, 0.0, 0.0])));
     }
-    chain.extend_from_slice(steps);
-    chain
-}
-
-/// Refuses to replace the document of a chain, or removes it with `--overwrite`: it must not be
-/// taken for that of the new field if the run does not end.
-fn replace_document(document: &Path, ctx: &Context) -> Result<(), blocks::Error> {
-    ctx.refuse_existing(document)?;
-    if ctx.existing == Existing::Overwrite && !ctx.finish && store::exists(document) {
-        let path = document.display().to_string();
-        store::delete(document).map_err(|source| blocks::Error::Io {
-            action: "remove",
-            path,
-            source,
-        })?;
+    if !options.through {
+        chain.extend_from_slice(steps);
     }
-    Ok(())
+    chain
 }
 
 fn plan(

@@ -51,6 +51,7 @@ fn planes(size: usize, stride: usize, radius: usize) -> Options {
         },
         planes: true,
         distance: 0,
+        through: false,
         limits: Limits::default(),
     }
 }

@@ -7,6 +7,9 @@
 //! The world is defined at every point of space, so both rounds are rendered without interpolating
 //! an image: the fixed voxel at `p` shows `world(p)`, the moving voxel at `q` shows
 //! `world(T^-1(q))`. [`score`] measures the error of a transform against `T`.
+//!
+//! [`sections`] makes a stack of serial sections, as in electron microscopy, and [`score_sections`]
+//! measures how well they are aligned.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,14 +23,22 @@ use crate::store;
 use crate::transform::{self, Step};
 use crate::volume::{self, Codec, Dtype, FieldOutput, Format, Output, Spec, Unfinished};
 
+#[cfg(feature = "cli")]
+mod flags;
 mod map;
 mod noise;
 mod random;
 mod render;
 mod score;
+mod score_sections;
+mod sections;
 mod world;
 
+#[cfg(feature = "cli")]
+pub use flags::Flags;
 pub use score::{Score, Spread, score};
+pub use score_sections::{SectionScore, SectionsScore, is_of_sections, score_sections};
+pub use sections::{Kind, Sections, sections};
 
 use map::{Deformation, TrueMap};
 use render::Camera;
@@ -66,6 +77,12 @@ pub enum Error {
     /// A displacement field of a chain could not be read.
     #[error("cannot read a displacement field of the transform: {0}")]
     Field(#[source] crate::geom::SourceError),
+}
+
+/// Makes an [`Error::Io`] of an error of the operating system.
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.display().to_string();
+    move |source| Error::Io { action, path, source }
 }
 
 /// Parameters of [`rounds`].
@@ -193,11 +210,7 @@ pub fn score_memory(folder: &Path) -> Cost {
 pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error> {
     let pair = rounds.pair(ctx.seed)?;
     if !ctx.plan_only && !store::is_remote(folder) {
-        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
-            action: "create",
-            path: folder.display().to_string(),
-            source,
-        })?;
+        std::fs::create_dir_all(folder).map_err(io("create", folder))?;
     }
     let camera = |round: usize| Camera {
         world: &pair.world,

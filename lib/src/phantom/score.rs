@@ -106,7 +106,7 @@ fn length(v: Point) -> f64 {
 
 impl Spread {
     /// Statistics of `values`; all statistics are 0 if there are no values.
-    fn of(mut values: Vec<f64>) -> Self {
+    pub(super) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let place = share * (values.len().max(1) - 1) as f64;
@@ -140,11 +140,7 @@ pub(super) fn write_points(path: &Path, points: &[[Point; 2]]) -> Result<(), Err
 
 fn read_points(path: &Path) -> Result<Vec<[Point; 2]>, Error> {
     let name = path.display().to_string();
-    let text = document::read(path).map_err(|source| Error::Io {
-        action: "read",
-        path: name.clone(),
-        source,
-    })?;
+    let text = document::read(path).map_err(super::io("read", path))?;
     csv::Reader::from_reader(&*text)
         .deserialize()
         .map(|row| {

@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
         "transcode",
         "interchange",
     ],
-    &["refine", "local_affine", "deform", "invmap", "flow"],
+    &["refine", "local_affine", "deform", "invmap", "flow", "mesh"],
     &["report", "inspect"],
     &["cli"],
 ];

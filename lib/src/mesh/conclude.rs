@@ -1,0 +1,245 @@
+//! The residuals of pairs of sections, and the verdict on a run.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::matches::Matches;
+use super::rounds::{Relaxation, Relaxed};
+use super::run::MeshCounts;
+use super::ties;
+use super::{Error, Options};
+use crate::blocks::{self, Context};
+use crate::geom::Grid;
+use crate::volume::FieldOutput;
+
+/// A pair of sections is connected by matches at this fraction of the nodes, or more.
+const LEAST_MATCHED: f64 = 0.01;
+/// A match whose weight its residual has reduced below this fraction counts as one that does not
+/// fit.
+const FITS: f32 = 0.25;
+
+/// The matches of a pair of sections; the residuals are in micrometres.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PairCounts {
+    pub(super) section: u64,
+    pub(super) distance: i64,
+    /// The number of the field, from 1.
+    pub(super) field: u64,
+    pub(super) nodes: u64,
+    pub(super) matched: u64,
+    /// Those that do not fit to the other matches.
+    pub(super) outliers: u64,
+    /// The root of the mean square of the residuals of the others.
+    pub(super) rms_um: f64,
+    /// The root of the mean square of the residuals of matches that were left out, and their number.
+    pub(super) held_out: u64,
+    pub(super) held_out_rms_um: f64,
+}
+
+impl PairCounts {
+    /// The pairs of a task.
+    ///
+    /// * `asked`: the matches that were left out, field by field
+    /// * `first`: the section of the stack that is the first of the task
+    pub(super) fn of<const C: usize>(
+        relaxed: &Relaxed<C>,
+        relaxation: &Relaxation<C>,
+        asked: &[Matches<C>],
+        first: usize,
+    ) -> Vec<Self> {
+        let (layout, u) = (relaxed.layout, &relaxed.u);
+        let mut pairs = Vec::new();
+        for (field, (used, asked)) in relaxation.matches.iter().zip(asked).enumerate() {
+            let all = used.ties(&layout, &relaxation.grid, u);
+            let residuals = all.residuals(&layout, u);
+            let weights = &relaxed.ties[field].weights;
+            let left_out = asked.ties(&layout, &relaxation.grid, u);
+            let unseen = left_out.residuals(&layout, u);
+            for section in 0..layout.sections {
+                if ties::partner(section, used.distance, layout.sections).is_none() {
+                    continue;
+                }
+                let own = |i: &usize| layout.position(*i).0 == section;
+                let nodes: Vec<usize> = nodes_of(&layout, section);
+                debug_assert!(nodes.iter().all(own));
+                let is_matched = |i: &&usize| residuals[**i].is_finite();
+                let fits = |i: &&usize| weights[**i] >= FITS * all.weights[**i];
+                let matched: Vec<&usize> = nodes.iter().filter(is_matched).collect();
+                let inliers: Vec<f64> =
+                    matched.iter().copied().filter(fits).map(|i| residuals[*i]).collect();
+                let seen: Vec<f64> =
+                    nodes.iter().map(|i| unseen[*i]).filter(|r| r.is_finite()).collect();
+                pairs.push(Self {
+                    section: (first + section) as u64,
+                    distance: used.distance as i64,
+                    field: field as u64 + 1,
+                    nodes: nodes.len() as u64,
+                    matched: matched.len() as u64,
+                    outliers: (matched.len() - inliers.len()) as u64,
+                    rms_um: rms(&inliers),
+                    held_out: seen.len() as u64,
+                    held_out_rms_um: rms(&seen),
+                });
+            }
+        }
+        pairs
+    }
+
+    fn is_connected(&self) -> bool {
+        let fit = self.matched - self.outliers;
+        fit >= 3 && fit as f64 >= LEAST_MATCHED * self.nodes as f64
+    }
+}
+
+fn nodes_of(layout: &super::layout::Layout, section: usize) -> Vec<usize> {
+    let [nz, ny, nx] = layout.shape;
+    (0..nz * ny * nx).map(|i| layout.index(section, [i / (ny * nx), i / nx % ny, i % nx])).collect()
+}
+
+fn rms(values: &[f64]) -> f64 {
+    (values.iter().map(|v| v * v).sum::<f64>() / values.len().max(1) as f64).sqrt()
+}
+
+/// The root of the mean square of all residuals, from those of the pairs and their numbers.
+fn total(parts: impl Iterator<Item = (u64, f64)>) -> (u64, f64) {
+    let (count, sum) =
+        parts.fold((0, 0.0), |(count, sum), (n, rms)| (count + n, sum + n as f64 * rms * rms));
+    (count, (sum / count.max(1) as f64).sqrt())
+}
+
+/// Records and judges the whole run.
+pub(super) fn conclude(
+    counts: &MeshCounts,
+    grid: &Grid,
+    out: &FieldOutput,
+    output: &str,
+    options: &Options,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let matched: u64 = counts.pairs.iter().map(|pair| pair.matched).sum();
+    let outliers: u64 = counts.pairs.iter().map(|pair| pair.outliers).sum();
+    let (_, rms) =
+        total(counts.pairs.iter().map(|pair| (pair.matched - pair.outliers, pair.rms_um)));
+    ctx.record("nodes", counts.nodes);
+    ctx.record("matched", matched);
+    ctx.record("outliers", outliers);
+    ctx.record("rms_um", rms);
+    let (held_out, unseen) =
+        total(counts.pairs.iter().map(|pair| (pair.held_out, pair.held_out_rms_um)));
+    if options.hold_out > 0.0 {
+        ctx.record("held_out", held_out);
+        ctx.record("held_out_rms_um", unseen);
+    }
+    ctx.record("rounds", counts.rounds);
+    ctx.record("folded", json!(counts.folded));
+    ctx.record("least_area", counts.least_area);
+    ctx.record("longest_um", json!(counts.reach));
+    ctx.record("pairs", serde_json::to_value(&counts.pairs).unwrap_or_default());
+    if counts.nodes == 0 {
+        return Ok(()); // all blocks failed, which was allowed
+    }
+    out.set_attribute("reach", json!(counts.reach))?;
+    let verdict = || blocks::ExitReason::TooManyFailed;
+    if matched == 0 {
+        return Err(Error::NoMatch { verdict: verdict() });
+    }
+    let [at_first, at_end] = counts.folded;
+    if at_end > 0 {
+        return Err(Error::Folds { nodes: at_end, verdict: verdict() });
+    }
+    let unseen = if options.hold_out > 0.0 {
+        format!(", and by {unseen:.4} um from {held_out} that were left out")
+    } else {
+        String::new()
+    };
+    tracing::info!(
+        "the mesh differs by {rms:.4} um (root mean square) from {} of {matched} matches{unseen}; {outliers} do \
+         not fit",
+        matched - outliers
+    );
+    if at_first > 0 {
+        tracing::warn!(
+            "the mesh folded at {at_first} nodes, and the matches there were weakened until it did not"
+        );
+    }
+    name_unmatched(&counts.pairs, options);
+    if options.stack {
+        let groups = groups(&counts.pairs, grid.shape[0], &options.fixed);
+        ctx.record("groups", json!(groups));
+        if groups.len() > 1 {
+            let groups: Vec<String> = groups.iter().map(|group| ranges(group)).collect();
+            let (groups, output) = (groups.join(" | "), output.to_owned());
+            return Err(Error::NotConnected { groups, output, verdict: verdict() });
+        }
+    }
+    Ok(())
+}
+
+/// Warns of the sections that no match places.
+fn name_unmatched(pairs: &[PairCounts], options: &Options) {
+    let mut sections: Vec<u64> = Vec::new();
+    for pair in pairs {
+        let other = pair.section as i64 - pair.distance;
+        sections.push(pair.section);
+        sections.extend(u64::try_from(other).ok());
+    }
+    sections.sort_unstable();
+    sections.dedup();
+    let is_matched = |section: &u64| {
+        pairs.iter().filter(|pair| pair.is_connected()).any(|pair| {
+            pair.section == *section || pair.section as i64 - pair.distance == *section as i64
+        })
+    };
+    sections.retain(|section| !is_matched(section));
+    if sections.is_empty() {
+        return;
+    }
+    let names: Vec<usize> = sections.iter().map(|s| *s as usize).collect();
+    let names = ranges(&names);
+    if options.stack {
+        tracing::warn!("too few matches place sections {names}; they follow their neighbours");
+    } else {
+        tracing::warn!("too few matches place planes {names}");
+    }
+}
+
+/// The groups of sections that matches connect, the largest first, without sections that have no
+/// match at all. Fixed sections are connected to each other.
+pub(super) fn groups(pairs: &[PairCounts], sections: usize, fixed: &[usize]) -> Vec<Vec<usize>> {
+    let mut group: Vec<usize> = (0..sections).collect();
+    let join = |group: &mut Vec<usize>, a: usize, b: usize| {
+        let (from, to) = (group[a], group[b]);
+        group.iter_mut().filter(|g| **g == from).for_each(|g| *g = to);
+    };
+    for pair in fixed.windows(2) {
+        join(&mut group, pair[0], pair[1]);
+    }
+    let mut is_placed = vec![false; sections];
+    for pair in pairs.iter().filter(|pair| pair.is_connected()) {
+        let own = pair.section as usize;
+        let Some(other) = ties::partner(own, pair.distance as isize, sections) else { continue };
+        join(&mut group, own, other);
+        (is_placed[own], is_placed[other]) = (true, true);
+    }
+    let mut groups: Vec<Vec<usize>> = (0..sections)
+        .map(|g| (0..sections).filter(|s| group[*s] == g && is_placed[*s]).collect())
+        .filter(|group: &Vec<usize>| !group.is_empty())
+        .collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+    groups
+}
+
+/// Numbers in ascending order as text, with ranges: "0-4, 7".
+pub(super) fn ranges(numbers: &[usize]) -> String {
+    let mut parts: Vec<[usize; 2]> = Vec::new();
+    for n in numbers {
+        match parts.last_mut() {
+            Some([_, last]) if *last + 1 == *n => *last = *n,
+            _ => parts.push([*n, *n]),
+        }
+    }
+    let text = |[first, last]: &[usize; 2]| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    parts.iter().map(text).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# Aligns the sections of a stack to each other on this machine, without a workflow engine.
+#
+#   workflows/stack.sh STACK OUT [--spacing Z,Y,X] [--passes LIST] [--distance N] [--params FILE] [--overwrite]
+#
+# STACK is a volume, a folder or pattern of images, or a table of sections. Each pass compares each
+# section with the N sections before it (2 by default) as they lie after the pass before, and aligns
+# all of them together. A pass is REDUCTION:PATCH:SEARCH, the factor by which the sections are
+# reduced, and the size of a patch and the longest shift in pixels of the reduced sections; LIST holds
+# passes separated by spaces. By default, the first pass sees sections of 128 to 256 pixels, the
+# others three and one quarter of these patches at growing resolution.
+#
+# After an interruption or a failure, the same command line continues the work: a step that has a
+# receipt is not repeated. With other parameters, --overwrite begins anew. The programs are taken from
+# VOXLOOM_BIN, else from PATH.
+set -euo pipefail
+# An interrupted program can still succeed if it was in its last block; these traps prevent the next
+# steps from starting.
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source-path=SCRIPTDIR
+me=stack.sh && . "$here/steps.sh"
+
+usage() {
+    echo "usage: stack.sh STACK OUT [--spacing Z,Y,X] [--passes 'REDUCTION:PATCH:SEARCH ...'] [--distance N] [--params FILE] [--overwrite]" >&2
+    exit 2
+}
+
+locations=() spacing= passes= distance=2 params= overwrite=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --spacing | --passes | --distance | --params)
+            [ -n "${2:-}" ] || complain "$1 lacks its value"
+            printf -v "${1#--}" %s "$2"
+            shift 2
+            ;;
+        --overwrite) overwrite=1 && shift ;;
+        -h | --help) usage ;;
+        -*) complain "unknown option $1; known are --spacing, --passes, --distance, --params and --overwrite" ;;
+        *) locations+=("$(absolute "$1")") && shift ;;
+    esac
+done
+[ ${#locations[@]} -eq 2 ] || usage
+stack=${locations[0]} out=${locations[1]} label=
+case $distance in '' | *[!0-9]* | 0*) complain "--distance $distance is not a number from 1" ;; esac
+case $out in *://*) complain "OUT is $out, and receipts need a local folder" ;; esac
+there "$stack" || complain "there is no $stack"
+[ -z "$params" ] || [ -r "$params" ] || complain "there is no parameters file $params"
+for metadata in zarr.json .zarray .zgroup attributes.json; do
+    [ ! -e "$out/$metadata" ] || complain "$out is a volume; OUT is the folder of the results, give another name"
+done
+export PATH="${VOXLOOM_BIN:+$VOXLOOM_BIN:}$PATH"
+command -v relax > /dev/null || complain "relax is not on PATH; set VOXLOOM_BIN to the folder of the programs"
+
+# The stack as the programs are to take it.
+one=(${spacing:+--spacing "$spacing"})
+two=(${spacing:+--fixed-spacing "$spacing" --moving-spacing "$spacing"})
+
+# The shape of the stack, as z y x.
+shape=$(inspect --json --quiet "${one[@]}" "$stack" | sed -nE 's/.*"shape":\[([0-9]+),([0-9]+),([0-9]+)\].*/\1 \2 \3/p')
+[ -n "$shape" ] || complain "$stack is no stack of sections; inspect shows what it is"
+read -r sections height width <<< "$shape"
+[ "$sections" -gt 1 ] || complain "$stack has one section, and no other to align it to"
+if [ "$distance" -ge "$sections" ]; then distance=$((sections - 1)); fi
+
+# The first pass at 128 to 256 pixels, then at four times the resolution of the pass before, and at
+# last with small patches.
+if [ -z "$passes" ]; then
+    least=$((height < width ? height : width)) reduction=1
+    while [ $((least / (2 * reduction))) -ge 128 ]; do reduction=$((2 * reduction)); done
+    passes="$reduction:40:20"
+    while [ "$reduction" -gt 1 ]; do
+        reduction=$((reduction > 4 ? reduction / 4 : 1))
+        passes+=" $reduction:96:12"
+    done
+    passes+=" 1:48:6"
+fi
+for pass in $passes; do
+    [[ $pass =~ ^[1-9][0-9]*:[1-9][0-9]*:[1-9][0-9]*$ ]] || complain "the pass $pass is not REDUCTION:PATCH:SEARCH, such as 4:40:20"
+done
+
+# The stack and the parameters of the run are saved with the results.
+config=$out/params.yaml folder=$out
+wanted=$(
+    if [ -n "$params" ]; then printf '%s\n' "$(cat -- "$params")"; else echo '{}'; fi
+    printf '# stack: %s\n# spacing: %s\n# passes: %s\n# distance: %s\n' "$stack" "$spacing" "$passes" "$distance"
+)
+made="params.yaml receipts working aligned.zarr summary.tsv"
+if [ -e "$config" ] && grep -q '^# passes: ' "$config"; then
+    if [ "$wanted" != "$(cat "$config")" ]; then
+        [ -n "$overwrite" ] || complain "$out was begun with another stack or other parameters ($config); give those, name another OUT, or add --overwrite, which begins anew"
+        echo "$me: $out: all steps are done again" >&2
+        for name in $made; do rm -rf "${out:?}/$name" "${out:?}/$name.voxloom"; done
+        rm -rf "${out:?}"/pass[0-9]*.{zarr,json,zarr.voxloom}
+    fi
+else
+    for name in $made; do
+        [ ! -e "$out/$name" ] || complain "$out/$name is there, and no run of stack.sh has made it; name another OUT"
+    done
+fi
+mkdir -p "$out"/{working,receipts}
+keep "$wanted" "$config"
+
+number=0 through=()
+for pass in $passes; do
+    number=$((number + 1))
+    IFS=: read -r reduction patch search <<< "$pass"
+    seen=$stack given=("${two[@]}")
+    if [ "$reduction" -gt 1 ]; then
+        seen=$out/working/reduced$reduction.zarr given=()
+        step "downsample-$reduction" downsample "$stack" "${one[@]}" --output "$seen" \
+            --factor "1,$reduction,$reduction" --levels 1 --resume
+    fi
+    fields=()
+    for ((d = 1; d <= distance; d++)); do
+        name=pass$number-$d
+        step "flow-$number-$d" flow "$seen" "$seen" "${given[@]}" --planes --distance "$d" --patch "$patch" --search "$search" \
+            "${through[@]}" --output "$out/working/flow-$name.zarr" --resume
+        step "clean-flow-$number-$d" clean-flow "$out/working/flow-$name.json" --output "$out/working/clean-$name.zarr" --resume
+        fields+=("$out/working/clean-$name.json")
+    done
+    step "relax-$number" relax "${fields[@]}" --stack "${through[@]}" --output "$out/pass$number.zarr" --resume
+    through=(--through "$out/pass$number.json")
+done
+step apply-transform apply-transform "$stack" --onto "$stack" "${two[@]}" --transform "$out/pass$number.json" \
+    --output "$out/aligned.zarr" --resume
+step downsample downsample "$out/aligned.zarr" --resume
+
+# pairs RECEIPT: prints section, distance, matched nodes, outliers and residual of each pair.
+pairs() {
+    awk -F'[:,]' '
+        /"section"/ { section = $2 } /"distance"/ { distance = $2 } /"matched"/ { matched = $2 }
+        /"outliers"/ { outliers = $2 } /"rms_um"/ { rms = $2 }
+        /"held_out_rms_um"/ { print section "\t" distance "\t" matched "\t" outliers "\t" rms }
+    ' "$1" | tr -d ' '
+}
+keep "$(printf 'section\tdistance\tmatched\toutliers\trms_um\n' && pairs "$out/receipts/relax-$number.json")" "$out/summary.tsv"
+echo "$out/aligned.zarr"
