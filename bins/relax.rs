@@ -33,6 +33,10 @@ impl Program for Relax {
     const NAME: &'static str = "relax";
     const PURPOSE: Purpose = Purpose::Align;
     const FLAG_SET: FlagSet = FlagSet::Blocks;
+    const BLOCK_SIZE: Option<&'static str> = Some(
+        "Number of nodes of a plane, or of all sections of a stack, that are relaxed at once [default: all, \
+         if they fit into --memory]",
+    );
     const EXAMPLE: &'static str = "relax distance1.json distance2.json --stack -o aligned.zarr";
 
     fn written(&self) -> Vec<PathBuf> {

@@ -75,7 +75,7 @@ if [ -z "$passes" ]; then
         reduction=$((reduction > 4 ? reduction / 4 : 1))
         passes+=" $reduction:96:12"
     done
-    passes+=" 1:48:6"
+    passes+=" 1:48:8"
 fi
 for pass in $passes; do
     [[ $pass =~ ^[1-9][0-9]*:[1-9][0-9]*:[1-9][0-9]*$ ]] || complain "the pass $pass is not REDUCTION:PATCH:SEARCH, such as 4:40:20"

@@ -138,6 +138,37 @@ fn a_stack_that_falls_apart_is_not_taken_for_an_aligned_one() {
 }
 
 #[test]
+fn a_stack_in_tiles_is_aligned_as_a_whole_one_is() {
+    let scene = Scene::new();
+    let stack = stack(&scene, "stack.zarr", &[], 6);
+    let (out, flow) = (scene.at("flow.zarr"), scene.at("flow.json"));
+    let patches = ["--patch", "32", "--stride", "1", "--search", "10"];
+    let pair = [stack.as_str(), &stack, "-o", &out, "--planes", "--distance", "1"];
+    run("flow", &[&pair[..], &patches].concat());
+    let relaxed = |name: &str, more: &[&[&str]]| {
+        let out = scene.at(name);
+        for more in more {
+            run("relax", &[&[&flow, "--stack", "--hold-out", "0.1", "-o", &out], *more].concat());
+        }
+        let field = FieldFile::open(&out).unwrap();
+        field.read(&field.grid().bounds()).unwrap()
+    };
+    let whole = relaxed("whole.zarr", &[&[]]);
+    let size = ["--block-size", "6,64,64"];
+    let tiles = relaxed("tiles.zarr", &[&size]);
+    let part = |part| [&size[..], &["--part", part, "--resume"]].concat();
+    let finish = [&size[..], &["--finish", "--resume"]].concat();
+    let parts = relaxed("parts.zarr", &[&part("1/2"), &part("2/2"), &finish]);
+    assert!(tiles == parts);
+    let away = |i: usize| (1..3).map(|a| (whole[i][a] - tiles[i][a]).abs()).fold(0.0, f32::max);
+    let worst = (0..whole.len()).map(away).fold(0.0, f32::max);
+    assert!(worst < 0.1, "{worst}");
+    // a stack that does not fit into memory is divided
+    let some = relaxed("little.zarr", &[&["--memory", "60MB"]]);
+    assert!(some.iter().zip(&whole).all(|(a, b)| (a[1] - b[1]).abs() < 0.1));
+}
+
+#[test]
 fn estimated_vectors_do_not_pull_at_a_mesh() {
     let scene = Scene::new();
     let stack = scene.volume::<u8>("half.zarr", [2, 120, 130], |[z, y, x]| {

@@ -8,7 +8,7 @@ stack_sh() {
     fi
     local out=$1
     shift
-    "$root/workflows/stack.sh" "$scene/stack/sections.zarr" "$scene/$out" --passes '2:40:16 1:48:6' "$@"
+    "$root/workflows/stack.sh" "$scene/stack/sections.zarr" "$scene/$out" --passes '2:40:16 1:48:8' "$@"
 }
 
 a_stack_is_aligned() {

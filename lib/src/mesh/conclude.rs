@@ -1,5 +1,7 @@
 //! The residuals of pairs of sections, and the verdict on a run.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -12,7 +14,8 @@ use crate::blocks::{self, Context};
 use crate::geom::Grid;
 use crate::volume::FieldOutput;
 
-/// A pair of sections is connected by matches at this fraction of the nodes, or more.
+/// A pair of sections is connected if the weights of the matches that fit add up to this fraction of
+/// the nodes, or more. The few matches that chance finds on a blank section have small weights.
 const LEAST_MATCHED: f64 = 0.01;
 /// A match whose weight its residual has reduced below this fraction counts as one that does not
 /// fit.
@@ -29,6 +32,8 @@ pub(super) struct PairCounts {
     pub(super) matched: u64,
     /// Those that do not fit to the other matches.
     pub(super) outliers: u64,
+    /// The sum of the weights of the others.
+    pub(super) weight: f64,
     /// The root of the mean square of the residuals of the others.
     pub(super) rms_um: f64,
     /// The root of the mean square of the residuals of matches that were left out, and their number.
@@ -41,11 +46,13 @@ impl PairCounts {
     ///
     /// * `asked`: the matches that were left out, field by field
     /// * `first`: the section of the stack that is the first of the task
+    /// * `is_own`: whether a node, z, y, x from the first of the meshes, is one of the task
     pub(super) fn of<const C: usize>(
         relaxed: &Relaxed<C>,
         relaxation: &Relaxation<C>,
         asked: &[Matches<C>],
         first: usize,
+        is_own: impl Fn([usize; 3]) -> bool,
     ) -> Vec<Self> {
         let (layout, u) = (relaxed.layout, &relaxed.u);
         let mut pairs = Vec::new();
@@ -59,14 +66,14 @@ impl PairCounts {
                 if ties::partner(section, used.distance, layout.sections).is_none() {
                     continue;
                 }
-                let own = |i: &usize| layout.position(*i).0 == section;
-                let nodes: Vec<usize> = nodes_of(&layout, section);
-                debug_assert!(nodes.iter().all(own));
+                let mut nodes: Vec<usize> = nodes_of(&layout, section);
+                nodes.retain(|i| is_own(layout.position(*i).1));
                 let is_matched = |i: &&usize| residuals[**i].is_finite();
                 let fits = |i: &&usize| weights[**i] >= FITS * all.weights[**i];
                 let matched: Vec<&usize> = nodes.iter().filter(is_matched).collect();
-                let inliers: Vec<f64> =
-                    matched.iter().copied().filter(fits).map(|i| residuals[*i]).collect();
+                let fitting: Vec<&usize> = matched.iter().copied().filter(fits).collect();
+                let inliers: Vec<f64> = fitting.iter().map(|i| residuals[**i]).collect();
+                let weight = fitting.iter().map(|i| f64::from(all.weights[**i])).sum();
                 let seen: Vec<f64> =
                     nodes.iter().map(|i| unseen[*i]).filter(|r| r.is_finite()).collect();
                 pairs.push(Self {
@@ -76,6 +83,7 @@ impl PairCounts {
                     nodes: nodes.len() as u64,
                     matched: matched.len() as u64,
                     outliers: (matched.len() - inliers.len()) as u64,
+                    weight,
                     rms_um: rms(&inliers),
                     held_out: seen.len() as u64,
                     held_out_rms_um: rms(&seen),
@@ -85,9 +93,33 @@ impl PairCounts {
         pairs
     }
 
+    /// The counts of each pair of sections in each field, of all of its nodes.
+    pub(super) fn joined(pairs: Vec<Self>) -> Vec<Self> {
+        let mut joined: BTreeMap<(u64, u64, i64), Self> = BTreeMap::new();
+        for pair in pairs {
+            joined
+                .entry((pair.field, pair.section, pair.distance))
+                .and_modify(|own| own.add(&pair))
+                .or_insert(pair);
+        }
+        joined.into_values().collect()
+    }
+
+    /// Adds the counts of other nodes of the same pair.
+    fn add(&mut self, other: &Self) {
+        let fitting = |pair: &Self| (pair.matched - pair.outliers, pair.rms_um);
+        let unseen = |pair: &Self| (pair.held_out, pair.held_out_rms_um);
+        (_, self.rms_um) = total([fitting(self), fitting(other)].into_iter());
+        (self.held_out, self.held_out_rms_um) = total([unseen(self), unseen(other)].into_iter());
+        self.nodes += other.nodes;
+        self.matched += other.matched;
+        self.outliers += other.outliers;
+        self.weight += other.weight;
+    }
+
     fn is_connected(&self) -> bool {
         let fit = self.matched - self.outliers;
-        fit >= 3 && fit as f64 >= LEAST_MATCHED * self.nodes as f64
+        fit >= 3 && self.weight >= LEAST_MATCHED * self.nodes as f64
     }
 }
 
@@ -116,30 +148,13 @@ pub(super) fn conclude(
     options: &Options,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let matched: u64 = counts.pairs.iter().map(|pair| pair.matched).sum();
-    let outliers: u64 = counts.pairs.iter().map(|pair| pair.outliers).sum();
-    let (_, rms) =
-        total(counts.pairs.iter().map(|pair| (pair.matched - pair.outliers, pair.rms_um)));
-    ctx.record("nodes", counts.nodes);
-    ctx.record("matched", matched);
-    ctx.record("outliers", outliers);
-    ctx.record("rms_um", rms);
-    let (held_out, unseen) =
-        total(counts.pairs.iter().map(|pair| (pair.held_out, pair.held_out_rms_um)));
-    if options.hold_out > 0.0 {
-        ctx.record("held_out", held_out);
-        ctx.record("held_out_rms_um", unseen);
-    }
-    ctx.record("rounds", counts.rounds);
-    ctx.record("folded", json!(counts.folded));
-    ctx.record("least_area", counts.least_area);
-    ctx.record("longest_um", json!(counts.reach));
-    ctx.record("pairs", serde_json::to_value(&counts.pairs).unwrap_or_default());
+    record(counts, options, ctx);
     if counts.nodes == 0 {
         return Ok(()); // all blocks failed, which was allowed
     }
     out.set_attribute("reach", json!(counts.reach))?;
     let verdict = || blocks::ExitReason::TooManyFailed;
+    let (matched, outliers, rms) = residuals(&counts.pairs);
     if matched == 0 {
         return Err(Error::NoMatch { verdict: verdict() });
     }
@@ -148,7 +163,8 @@ pub(super) fn conclude(
         return Err(Error::Folds { nodes: at_end, verdict: verdict() });
     }
     let unseen = if options.hold_out > 0.0 {
-        format!(", and by {unseen:.4} um from {held_out} that were left out")
+        let (count, rms) = held_out(&counts.pairs);
+        format!(", and by {rms:.4} um from {count} that were left out")
     } else {
         String::new()
     };
@@ -173,6 +189,37 @@ pub(super) fn conclude(
         }
     }
     Ok(())
+}
+
+/// The numbers of matches and of outliers, and the residual of the others.
+fn residuals(pairs: &[PairCounts]) -> (u64, u64, f64) {
+    let matched = pairs.iter().map(|pair| pair.matched).sum();
+    let outliers = pairs.iter().map(|pair| pair.outliers).sum();
+    let (_, rms) = total(pairs.iter().map(|pair| (pair.matched - pair.outliers, pair.rms_um)));
+    (matched, outliers, rms)
+}
+
+/// The number of matches that were left out, and their residual.
+fn held_out(pairs: &[PairCounts]) -> (u64, f64) {
+    total(pairs.iter().map(|pair| (pair.held_out, pair.held_out_rms_um)))
+}
+
+fn record(counts: &MeshCounts, options: &Options, ctx: &Context) {
+    let (matched, outliers, rms) = residuals(&counts.pairs);
+    ctx.record("nodes", counts.nodes);
+    ctx.record("matched", matched);
+    ctx.record("outliers", outliers);
+    ctx.record("rms_um", rms);
+    if options.hold_out > 0.0 {
+        let (count, rms) = held_out(&counts.pairs);
+        ctx.record("held_out", count);
+        ctx.record("held_out_rms_um", rms);
+    }
+    ctx.record("rounds", counts.rounds);
+    ctx.record("folded", json!(counts.folded));
+    ctx.record("least_area", counts.least_area);
+    ctx.record("longest_um", json!(counts.reach));
+    ctx.record("pairs", serde_json::to_value(&counts.pairs).unwrap_or_default());
 }
 
 /// Warns of the sections that no match places.

@@ -20,6 +20,8 @@ pub(super) struct Matches<const C: usize> {
     /// The number of sections by which the other section precedes the own one; 0 if the other does
     /// not move.
     pub(super) distance: isize,
+    /// The index of the first node in the whole field, z, y, x.
+    pub(super) first: [i64; 3],
 }
 
 /// How residuals reduce the weight of a match.

@@ -35,6 +35,7 @@ mod springs;
 #[cfg(test)]
 mod tests;
 mod ties;
+mod tiles;
 
 #[cfg(feature = "cli")]
 pub use flags::Flags;

@@ -10,6 +10,7 @@ use super::matches::{Matches, Robust};
 use super::solve::Problem;
 use super::springs::dot;
 use super::ties::{self, Ties};
+use super::tiles::Frame;
 use crate::geom::Grid;
 
 /// The greatest number of rounds.
@@ -44,6 +45,8 @@ pub(super) struct Relaxation<const C: usize> {
     pub(super) robust: Option<Robust>,
     /// The meshes that do not move.
     pub(super) held: Vec<bool>,
+    /// What is known from a mesh of lower resolution, in a tile.
+    pub(super) frame: Option<Frame<C>>,
     /// The displacement of a node by which a round moves it at most in the end, micrometres.
     pub(super) tolerance: f64,
 }
@@ -57,8 +60,8 @@ pub(super) struct Relaxed<const C: usize> {
     /// The ties of each of the fields, with their final weights.
     pub(super) ties: Vec<Ties<C>>,
     pub(super) rounds: usize,
-    /// The number of nodes that folded at first, and at the end.
-    pub(super) folded: [usize; 2],
+    /// The nodes that folded at first, and at the end.
+    pub(super) folded: [Vec<usize>; 2],
     /// The least relative area (or volume) of a corner of a cell.
     pub(super) least_area: f64,
 }
@@ -77,29 +80,31 @@ impl<const C: usize> Relaxation<C> {
     pub(super) fn relax(&self) -> Relaxed<C> {
         let layout = self.layout();
         let mut trust = vec![1.0_f32; layout.len()];
-        let mut first = 0;
         let mut relaxed = self.settle(&layout, &trust);
         for repair in 0..=REPAIRS {
             let (folded, least) = folds(&layout, self.grid.spacing, &relaxed.u);
-            first = if repair == 0 { folded.len() } else { first };
-            relaxed.folded = [first, folded.len()];
+            if repair == 0 {
+                relaxed.folded[0].clone_from(&folded);
+            }
             relaxed.least_area = least;
-            if folded.is_empty() || repair == REPAIRS {
+            relaxed.folded[1] = folded;
+            if relaxed.folded[1].is_empty() || repair == REPAIRS {
                 break;
             }
-            for i in grown(&layout, &folded, 1 + repair) {
+            for i in grown(&layout, &relaxed.folded[1], 1 + repair) {
                 trust[i] *= REDUCTION;
             }
-            let folded = relaxed.folded;
+            let [at_first, _] = relaxed.folded;
             relaxed = self.settle(&layout, &trust);
-            relaxed.folded = folded;
+            relaxed.folded[0] = at_first;
         }
         relaxed
     }
 
     /// The equilibrium with the given factors of the weights of each node.
     fn settle(&self, layout: &Layout, trust: &[f32]) -> Relaxed<C> {
-        let mut u = vec![[0.0; C]; layout.len()];
+        let at_rest = || vec![[0.0; C]; layout.len()];
+        let mut u = self.frame.as_ref().map_or_else(at_rest, |frame| frame.start.clone());
         let mut ties = Vec::new();
         let mut rounds = 0;
         // the first rounds need not be exact
@@ -130,7 +135,7 @@ impl<const C: usize> Relaxation<C> {
             }
         }
         let least_area = f64::INFINITY;
-        Relaxed { layout: *layout, u, ties, rounds, folded: [0; 2], least_area }
+        Relaxed { layout: *layout, u, ties, rounds, folded: [Vec::new(), Vec::new()], least_area }
     }
 
     /// The ties at the present position of the meshes.
@@ -163,6 +168,7 @@ impl<const C: usize> Relaxation<C> {
                 targets: vec![[0.0; C]; layout.len()],
             });
         }
+        ties.extend(self.frame.iter().map(|frame| frame.rim.clone()));
         let floats = !self.held.contains(&true) && ties.iter().all(|tie| tie.distance != 0);
         Problem {
             layout: *layout,

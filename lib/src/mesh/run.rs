@@ -6,11 +6,12 @@ use super::conclude::{PairCounts, conclude};
 use super::matches::{Matches, Robust};
 use super::rounds::{Relaxation, Relaxed};
 use super::sources::{self, Source};
+use super::tiles::{self, Coarse, Frame, HALO};
 use super::{Error, Options};
 use crate::blocks::{self, Context, Identity, Outcome, Plan, Task, TaskResult, WriteUnit};
 use crate::device::Cost;
 use crate::fingerprint::Fingerprint;
-use crate::geom::{Chain, FieldSource, Grid, Point};
+use crate::geom::{Box3, Chain, FieldSource, Grid, Point};
 use crate::transform::{self, Step, StoredChain};
 use crate::volume::{self, FieldOutput, FieldParts};
 use serde::{Deserialize, Serialize};
@@ -44,7 +45,8 @@ pub(super) struct MeshCounts {
 /// were seen, is written to [`transform::document_beside`] `output`.
 ///
 /// The sections of a stack, or the whole of a volume, are relaxed at once; planes of a pair are
-/// relaxed each for itself.
+/// relaxed each for itself. If planes do not fit into memory, or with `--block-size`, they are relaxed
+/// in tiles (`tiles.rs`).
 ///
 /// # Errors
 /// [`Error`].
@@ -65,7 +67,7 @@ pub fn relax(
     options.check(&grid, planes)?;
     let chunk = grid.shape.map(|n| n.min(CHUNK[usize::from(!planes)]));
     let chunk = if planes { [1, chunk[1], chunk[2]] } else { chunk };
-    let plan = plan(&sources, &through.chain, (&grid, chunk), options, ctx)?;
+    let Division { plan, is_tiled } = plan(&sources, &through.chain, (&grid, chunk), options, ctx)?;
     locations.iter().for_each(|location| ctx.input_file(location));
     if plan.is_all_asked(ctx)? {
         return Ok(());
@@ -75,11 +77,15 @@ pub fn relax(
     let parts = FieldParts { components, quality: Vec::new() };
     let out = FieldOutput::create_parts(output, &grid, parts, chunk, &plan.as_run(ctx))?;
     ctx.output_file(Path::new(output));
+    let mut meshes = Meshes { sources: &sources, grid, options, coarse: None };
+    if is_tiled && !ctx.finish {
+        meshes.relax_coarse().map_err(|e| blocks::Error::Field(e.into()))?;
+    }
     let results = plan.stream_to::<_, _, _, Error>(
         ctx,
         &out,
-        |task| Input::read(&sources, task, options),
-        |task, input| Ok(input.relax(&grid, task, options)),
+        |task| meshes.read(task),
+        |task, input| Ok(meshes.relax(input, task)),
         |task, (elements, counts)| {
             out.write_parts(&task.core, &elements)?;
             let found = counts.pairs.iter().any(|pair| pair.matched > 0);
@@ -94,6 +100,7 @@ pub fn relax(
     for summary in results.summaries() {
         counts.add(summary?.1);
     }
+    counts.pairs = PairCounts::joined(counts.pairs);
     conclude(&counts, &grid, &out, output, options, ctx)?;
     let mut chain = vec![Step::Field(output.to_owned())];
     chain.extend_from_slice(&first.after);
@@ -112,39 +119,53 @@ impl MeshCounts {
     }
 }
 
+/// How the nodes are divided into tasks, and the meshes that hold tiles together.
+struct Division {
+    plan: Plan,
+    is_tiled: bool,
+}
+
 fn plan(
     sources: &[Source],
     through: &Chain,
     (grid, chunk): (&Grid, [usize; 3]),
     options: &Options,
     ctx: &Context,
-) -> Result<Plan, Error> {
-    if ctx.block_size.is_some() {
-        let message = "--block-size has no effect: the mesh of a plane, and of a volume or a stack, is relaxed at once; \
-             leave it out";
+) -> Result<Division, Error> {
+    let planes = chunk[0] == 1;
+    if ctx.block_size.is_some() && !planes {
+        let message =
+            "--block-size has no effect: the mesh of a volume is relaxed at once; leave it out";
         return Err(blocks::Error::Usage(message.to_owned()).into());
     }
-    let alone = chunk[0] == 1 && !options.stack;
-    let block: [usize; 3] = std::array::from_fn(|a| {
-        if alone && a == 0 { 1 } else { grid.shape[a].next_multiple_of(chunk[a]) }
+    let together = if planes && !options.stack { 1 } else { grid.shape[0] };
+    let whole: [usize; 3] = std::array::from_fn(|a| match a {
+        0 => together,
+        _ => grid.shape[a].next_multiple_of(chunk[a]),
     });
-    let measured: usize = sources
-        .iter()
-        .map(|source| source.field.grid().shape[usize::from(alone)..].iter().product::<usize>())
-        .sum();
-    let nodes: usize = grid.shape[usize::from(alone)..].iter().product();
-    let waiting = Cost::of::<[f32; 4]>("displacements", measured);
-    let band = sources.iter().map(|source| source.distance.unsigned_abs()).max().unwrap_or(0);
-    let springs = if chunk[0] == 1 { 4 } else { 13 };
-    let peak = waiting.clone()
-        + Cost::of::<[f64; 3]>("displacements of nodes", 10 * nodes)
-        + Cost::of::<[f32; 3]>("springs", springs * nodes)
-        + Cost::of::<[f32; 4]>("ties", 3 * (sources.len() + 1) * nodes)
-        + Cost::of::<f32>("multigrid", (2 * (band + 1) + 2 * (sources.len() + 1) + 24) * nodes);
-    blocks::refuse_large(block, grid.bounds(), WriteUnit::from(block), |_| peak.clone(), ctx)?;
+    let fits = |block| {
+        let unit = WriteUnit::from(block);
+        blocks::refuse_large(block, grid.bounds(), unit, |_| cost(sources, grid, block).0, ctx)
+    };
+    let is_tiled = planes && (ctx.block_size.is_some() || fits(whole).is_err());
+    let block = if is_tiled {
+        let unit = [together, chunk[1], chunk[2]];
+        let below = tiles::coarse_grid(grid).shape;
+        let apart = cost(sources, grid, [together, below[1], below[2]]).0;
+        Plan::choose_block(
+            grid.bounds(),
+            unit,
+            |block| cost(sources, grid, tile(block, grid)).0 + apart.clone(),
+            ctx,
+        )?
+    } else {
+        fits(whole)?;
+        whole
+    };
     let mut identity = Identity::of("relax")
         .with("options", options)
         .with("grid", grid)
+        .with("tiled", is_tiled)
         .with_chain("through", through)?;
     for (i, source) in sources.iter().enumerate() {
         identity = source.add_to(identity, &format!("field {}", i + 1))?;
@@ -154,80 +175,187 @@ fn plan(
             transform::open_steps("the chain", &first.after, transform::Direction::FixedToMoving)?;
         identity = identity.with_chain("initial", &after)?;
     }
-    Ok(Plan::tile(grid.bounds(), block, peak, &identity).waiting(&waiting))
+    let (peak, waiting) = cost(sources, grid, if is_tiled { tile(block, grid) } else { block });
+    let plan = Plan::tile(grid.bounds(), block, peak, &identity).waiting(&waiting);
+    Ok(Division { plan, is_tiled })
+}
+
+/// The shape of a tile with its halo.
+fn tile(block: [usize; 3], grid: &Grid) -> [usize; 3] {
+    std::array::from_fn(|a| match a {
+        0 => block[0],
+        _ => (block[a] + 2 * HALO).min(grid.shape[a]),
+    })
+}
+
+/// The memory of a task of `nodes` at its peak, and while it waits.
+fn cost(sources: &[Source], grid: &Grid, nodes: [usize; 3]) -> (Cost, Cost) {
+    let nodes: usize = (0..3).map(|a| nodes[a].min(grid.shape[a])).product();
+    let all: usize = grid.shape.iter().product();
+    // other fields may have more nodes
+    let share = nodes as f64 / all.max(1) as f64;
+    let measured: f64 = sources
+        .iter()
+        .map(|source| share * source.field.grid().shape.iter().product::<usize>() as f64)
+        .sum();
+    let waiting = Cost::of::<[f32; 4]>("displacements", measured.ceil() as usize);
+    let band = sources.iter().map(|source| source.distance.unsigned_abs()).max().unwrap_or(0);
+    let springs =
+        if sources.iter().all(|source| source.field.parts().components == 2) { 4 } else { 13 };
+    let peak = waiting.clone()
+        + Cost::of::<[f64; 3]>("displacements of nodes", 10 * nodes)
+        + Cost::of::<[f32; 3]>("springs", springs * nodes)
+        + Cost::of::<[f32; 4]>("ties", 3 * (sources.len() + 1) * nodes)
+        + Cost::of::<f32>("multigrid", (2 * (band + 1) + 2 * (sources.len() + 1) + 24) * nodes);
+    (peak, waiting)
 }
 
 /// The displacements of a task.
 enum Input {
-    Planes(Vec<Matches<2>>),
+    Planes(Vec<Matches<2>>, Option<Frame<2>>),
     Volume(Vec<Matches<3>>),
 }
 
-impl Input {
-    fn read(sources: &[Source], task: &Task, options: &Options) -> anyhow::Result<Self> {
-        let planes = sources.iter().all(|source| source.field.parts().components == 2);
-        let range = [task.core.min[0], task.core.max[0]];
-        Ok(if planes {
-            Self::Planes(sources.iter().map(|s| s.read(range, options)).collect::<Result<_, _>>()?)
+/// What all tasks share.
+struct Meshes<'a> {
+    sources: &'a [Source],
+    grid: Grid,
+    options: &'a Options,
+    coarse: Option<Coarse>,
+}
+
+impl Meshes<'_> {
+    /// The nodes of a task and of its halo.
+    fn part(&self, task: &Task) -> Box3 {
+        match self.coarse {
+            Some(_) => task.core.grow([0, HALO as i64, HALO as i64]).intersect(&self.grid.bounds()),
+            None => task.core,
+        }
+    }
+
+    fn read(&self, task: &Task) -> anyhow::Result<Input> {
+        let part = self.part(task);
+        let range = [part.min[0], part.max[0]];
+        let within = self.coarse.as_ref().map(|coarse| {
+            let mut extent = self.grid.extent(&part);
+            for (c, reach) in coarse.reach().into_iter().enumerate() {
+                let by = reach + 2.0 * self.grid.spacing[1 + c];
+                extent[0][1 + c] -= by;
+                extent[1][1 + c] += by;
+            }
+            extent
+        });
+        let sources = self.sources.iter();
+        let frame = self.coarse.as_ref().map(|coarse| coarse.frame(&self.grid, &part));
+        Ok(if self.sources.iter().all(|source| source.field.parts().components == 2) {
+            let matches = sources.map(|s| s.read(range, within, self.options));
+            Input::Planes(matches.collect::<Result<_, _>>()?, frame)
         } else {
-            Self::Volume(sources.iter().map(|s| s.read(range, options)).collect::<Result<_, _>>()?)
+            let matches = sources.map(|s| s.read(range, None, self.options));
+            Input::Volume(matches.collect::<Result<_, _>>()?)
         })
     }
 
-    fn relax(self, grid: &Grid, task: &Task, options: &Options) -> (Vec<f32>, MeshCounts) {
-        match self {
-            Self::Planes(matches) => relax_task(matches, grid, task, options),
-            Self::Volume(matches) => relax_task(matches, grid, task, options),
+    /// Relaxes all sections at a lower resolution.
+    fn relax_coarse(&mut self) -> anyhow::Result<()> {
+        let mut all: Vec<Matches<2>> = Vec::new();
+        for source in self.sources {
+            let mut whole: Option<Matches<2>> = None;
+            for z in 0..self.grid.shape[0] as i64 {
+                let mut plane = source.read([z, z + 1], None, self.options)?;
+                hold_out(&mut plane, self.options);
+                let plane = tiles::reduced(&plane);
+                match &mut whole {
+                    None => whole = Some(plane),
+                    Some(whole) => {
+                        whole.grid.shape[0] += 1;
+                        whole.displacements.extend(plane.displacements);
+                        whole.weights.extend(plane.weights);
+                    }
+                }
+            }
+            all.extend(whole);
         }
+        let grid = tiles::coarse_grid(&self.grid);
+        let relaxation = relaxation(all, &grid, None, 0, self.options);
+        let relaxed = relaxation.relax();
+        self.coarse = Some(Coarse { grid, layout: relaxed.layout, u: relaxed.u });
+        Ok(())
+    }
+
+    fn relax(&self, input: Input, task: &Task) -> (Vec<f32>, MeshCounts) {
+        match input {
+            Input::Planes(matches, frame) => self.relax_task(matches, frame, task),
+            Input::Volume(matches) => self.relax_task(matches, None, task),
+        }
+    }
+
+    /// The elements of a task's part of the field, and what was found.
+    fn relax_task<const C: usize>(
+        &self,
+        mut matches: Vec<Matches<C>>,
+        frame: Option<Frame<C>>,
+        task: &Task,
+    ) -> (Vec<f32>, MeshCounts) {
+        let (part, first) = (self.part(task), task.core.min[0] as usize);
+        let own = self.grid.crop(&part);
+        let asked: Vec<Matches<C>> =
+            matches.iter_mut().map(|m| hold_out(m, self.options)).collect();
+        let relaxation = relaxation(matches, &own, frame, first, self.options);
+        let relaxed = relaxation.relax();
+        let core = task.core.shift(part.min.map(|v| -v));
+        let is_own = |[_, y, x]: [usize; 3]| {
+            (core.min[1]..core.max[1]).contains(&(y as i64))
+                && (core.min[2]..core.max[2]).contains(&(x as i64))
+        };
+        let pairs = PairCounts::of(&relaxed, &relaxation, &asked, first, is_own);
+        let folded = relaxed.folded.each_ref().map(|nodes| {
+            nodes.iter().filter(|i| is_own(relaxed.layout.position(**i).1)).count() as u64
+        });
+        let counts = MeshCounts {
+            pairs,
+            nodes: task.core.len() as u64,
+            rounds: relaxed.rounds as u64,
+            folded,
+            least_area: relaxed.least_area,
+            reach: [0.0; 3],
+        };
+        elements(&relaxed, &core, self.options, counts)
     }
 }
 
-/// The elements of a task's part of the field, and what was found.
-fn relax_task<const C: usize>(
-    mut matches: Vec<Matches<C>>,
+/// What acts on the meshes of a grid.
+///
+/// * `first`: the section of the stack that is the first of the grid
+fn relaxation<const C: usize>(
+    matches: Vec<Matches<C>>,
     grid: &Grid,
-    task: &Task,
+    frame: Option<Frame<C>>,
+    first: usize,
     options: &Options,
-) -> (Vec<f32>, MeshCounts) {
-    let first = task.core.min[0] as usize;
-    let own = grid.crop(&task.core);
-    let asked: Vec<Matches<C>> = matches.iter_mut().map(|m| hold_out(m, first, options)).collect();
-    let shortest = own.spacing[3 - C..].iter().copied().fold(f64::INFINITY, f64::min);
-    let robust =
-        options.outlier_length.or(options.stack.then_some(OUTLIER_LENGTH[0])).map(|length| {
-            let least =
-                if options.outlier_length.is_some() { 0.0 } else { OUTLIER_LENGTH[1] * shortest };
-            Robust { length: (length * own.spacing[0]).max(least) }
-        });
-    let sections = if C == 2 { own.shape[0] } else { 1 };
-    let held = (0..sections).map(|s| options.stack && options.fixed.contains(&s)).collect();
-    let relaxation = Relaxation {
-        grid: own,
+) -> Relaxation<C> {
+    let shortest = grid.spacing[3 - C..].iter().copied().fold(f64::INFINITY, f64::min);
+    let default = options.stack.then_some(OUTLIER_LENGTH[0]);
+    let robust = options.outlier_length.or(default).map(|length| {
+        let is_given = options.outlier_length.is_some();
+        let least = if is_given { 0.0 } else { OUTLIER_LENGTH[1] * shortest };
+        Robust { length: (length * grid.spacing[0]).max(least) }
+    });
+    let sections = if C == 2 { grid.shape[0] } else { 1 };
+    let held = (0..sections).map(|s| options.stack && options.fixed.contains(&(first + s)));
+    Relaxation {
+        grid: *grid,
         matches,
         stiffness: options.stiffness,
         robust,
-        held,
+        held: held.collect(),
+        frame,
         tolerance: TOLERANCE * shortest,
-    };
-    let relaxed = relaxation.relax();
-    let pairs = PairCounts::of(&relaxed, &relaxation, &asked, first);
-    let counts = MeshCounts {
-        pairs,
-        nodes: own.bounds().len() as u64,
-        rounds: relaxed.rounds as u64,
-        folded: relaxed.folded.map(|n| n as u64),
-        least_area: relaxed.least_area,
-        reach: [0.0; 3],
-    };
-    elements(&relaxed, &own, options, counts)
+    }
 }
 
 /// Leaves out a fraction of the matches, and returns them: those whose hash is small.
-fn hold_out<const C: usize>(
-    matches: &mut Matches<C>,
-    first: usize,
-    options: &Options,
-) -> Matches<C> {
+fn hold_out<const C: usize>(matches: &mut Matches<C>, options: &Options) -> Matches<C> {
     let mut asked = matches.clone();
     if options.hold_out == 0.0 {
         asked.weights.fill(0.0);
@@ -235,10 +363,10 @@ fn hold_out<const C: usize>(
     }
     for i in 0..asked.weights.len() {
         let mut hash = Fingerprint::default();
-        let plane: usize = matches.grid.shape[1..].iter().product();
-        let section = if C == 2 { i / plane + first } else { 0 };
-        let at = if C == 2 { i % plane } else { i };
-        hash.add_counts([section as u64, at as u64, matches.distance.unsigned_abs() as u64]);
+        let [_, ny, nx] = matches.grid.shape;
+        let at = [i / (ny * nx), i / nx % ny, i % nx];
+        let at: [u64; 3] = std::array::from_fn(|a| (matches.first[a] + at[a] as i64) as u64);
+        hash.add_counts(at).add_counts([matches.distance.unsigned_abs() as u64]);
         let draw = u32::from_str_radix(hash.hex().get(..8).unwrap_or("0"), 16).unwrap_or(0);
         let is_out = f64::from(draw) < options.hold_out * f64::from(u32::MAX);
         let kept = if is_out { &mut matches.weights } else { &mut asked.weights };
@@ -247,29 +375,25 @@ fn hold_out<const C: usize>(
     asked
 }
 
-/// The components of each node in the order in which they are stored; NaN in sections that no match
-/// reaches, unless they are part of a stack.
+/// The components of each node of the core in the order in which they are stored; NaN in sections that
+/// no match reaches, unless they are part of a stack.
 fn elements<const C: usize>(
     relaxed: &Relaxed<C>,
-    grid: &Grid,
+    core: &Box3,
     options: &Options,
     mut counts: MeshCounts,
 ) -> (Vec<f32>, MeshCounts) {
     let layout = relaxed.layout;
     let is_known = options.stack || counts.pairs.iter().any(|pair| pair.matched > 0);
-    let [nz, ny, nx] = grid.shape;
-    let mut out = Vec::with_capacity(nz * ny * nx * C);
-    for z in 0..nz {
-        for y in 0..ny {
-            for x in 0..nx {
-                let (section, z) = if C == 2 { (z, 0) } else { (0, z) };
-                let u = relaxed.u[layout.index(section, [z, y, x])];
-                for c in 0..C {
-                    out.push(if is_known { u[c] as f32 } else { f32::NAN });
-                    let reach = &mut counts.reach[3 - C + c];
-                    *reach = reach.max(u[c].abs());
-                }
-            }
+    let mut out = Vec::with_capacity(core.len() * C);
+    for node in core.tiles([1; 3]) {
+        let [z, y, x] = node.min.map(|v| v as usize);
+        let (section, z) = if C == 2 { (z, 0) } else { (0, z) };
+        let u = relaxed.u[layout.index(section, [z, y, x])];
+        for c in 0..C {
+            out.push(if is_known { u[c] as f32 } else { f32::NAN });
+            let reach = &mut counts.reach[3 - C + c];
+            *reach = reach.max(u[c].abs());
         }
     }
     (out, counts)

@@ -124,13 +124,19 @@ impl Source {
     }
 
     /// Reads the displacements of the sections from `first` to `end`, or of the whole volume.
+    ///
+    /// * `within`: the extent of the points that are needed, micrometres; `None` for all
     pub(super) fn read<const C: usize>(
         &self,
         [first, end]: [i64; 2],
+        within: Option<[Point; 2]>,
         options: &Options,
     ) -> anyhow::Result<Matches<C>> {
         let own = self.field.grid();
-        let (mut min, mut max) = (own.bounds().min, own.bounds().max);
+        let all = own.bounds();
+        let part =
+            within.map_or(all, |extent| own.enclosing(extent).grow([0, 1, 1]).intersect(&all));
+        let (mut min, mut max) = (part.min, part.max);
         if C == 2 {
             (min[0], max[0]) = (first, end);
         }
@@ -146,7 +152,7 @@ impl Source {
         }
         let grid = own.crop(&part);
         let displacements = self.total(&grid, &vectors)?;
-        Ok(Matches { grid, displacements, weights, distance: self.distance })
+        Ok(Matches { grid, displacements, weights, distance: self.distance, first: part.min })
     }
 
     /// The displacements along the last `C` axes of vectors at the nodes of a grid, followed by the

@@ -12,7 +12,8 @@ use super::rounds::{Relaxation, Relaxed};
 use super::solve::Problem;
 use super::springs::{dot, springs};
 use super::ties::Ties;
-use crate::geom::Grid;
+use super::tiles::{Coarse, coarse_grid, reduced};
+use crate::geom::{Box3, Grid};
 
 /// Numbers between -1 and 1 without visible order.
 fn noise(seed: u64) -> impl FnMut() -> f64 {
@@ -205,7 +206,13 @@ fn a_mesh_follows_shifts_and_rotations_however_stiff_it_is() {
             [(cos * y - sin * x - y + 4.0) as f32, (sin * y + cos * x - x) as f32]
         })
         .collect();
-    let matches = Matches::<2> { grid, displacements, weights: vec![1.0; 12 * 14], distance: 0 };
+    let matches = Matches::<2> {
+        grid,
+        displacements,
+        weights: vec![1.0; 12 * 14],
+        distance: 0,
+        first: [0; 3],
+    };
     for stiffness in [1e-5, 1.0, 1e4] {
         let relaxed = relaxation(grid, vec![matches.clone()], stiffness, None).relax();
         for (i, wanted) in matches.displacements.iter().enumerate() {
@@ -231,6 +238,7 @@ fn relaxation<const C: usize>(
         stiffness,
         robust: robust.map(|length| Robust { length }),
         held: vec![false; sections],
+        frame: None,
         tolerance: 1e-4 * grid.spacing[2],
     }
 }
@@ -268,7 +276,7 @@ fn stack(grid: Grid, distance: isize, blank: &[usize]) -> Matches<2> {
             }
         })
         .collect();
-    Matches { grid, displacements, weights: vec![0.5; nz * ny * nx], distance }
+    Matches { grid, displacements, weights: vec![0.5; nz * ny * nx], distance, first: [0; 3] }
 }
 
 /// The greatest difference between the places of one point of the world in neighbouring sections,
@@ -311,7 +319,7 @@ fn sections_of_a_stack_are_aligned_to_each_other_across_a_blank_one() {
             assert!((0.5 * (a[c_] + c[c_]) - b[c_]).abs() < 3.0, "{a:?} {b:?} {c:?}");
         }
     }
-    assert_eq!(relaxed.folded, [0, 0]);
+    assert!(relaxed.folded[0].is_empty());
 }
 
 #[test]
@@ -358,13 +366,42 @@ fn a_mesh_that_folds_is_unfolded() {
             }
         })
         .collect();
-    let matches = Matches::<2> { grid, displacements, weights: vec![1.0; 256], distance: 0 };
+    let matches =
+        Matches::<2> { grid, displacements, weights: vec![1.0; 256], distance: 0, first: [0; 3] };
     let relaxed = relaxation(grid, vec![matches], 0.05, None).relax();
-    assert!(relaxed.folded[0] > 0);
-    assert_eq!(relaxed.folded[1], 0);
+    assert!(!relaxed.folded[0].is_empty());
+    assert!(relaxed.folded[1].is_empty());
     assert!(folds(&relaxed.layout, grid.spacing, &relaxed.u).0.is_empty());
     // away from the fold, nothing moves
     assert!(relaxed.u[15 * 16 + 15].iter().all(|u| u.abs() < 0.5), "{:?}", relaxed.u[255]);
+}
+
+#[test]
+fn a_tile_of_a_stack_is_relaxed_as_the_whole_is() {
+    let grid = Grid::new([5, 90, 40], [40.0, 20.0, 20.0], [0.0, 5.0, -3.0]);
+    let all = [stack(grid, 1, &[]), stack(grid, 2, &[])];
+    let whole = relaxation(grid, all.to_vec(), 0.2, None).relax();
+    let below = coarse_grid(&grid);
+    let coarse = relaxation(below, all.iter().map(reduced).collect(), 0.2, None).relax();
+    let coarse = Coarse { grid: below, layout: coarse.layout, u: coarse.u };
+    // rows 0 to 45, and a halo of 24 rows
+    let part = Box3::new([0; 3], [5, 45 + 24, 40]);
+    let mut tile = relaxation(grid.crop(&part), all.to_vec(), 0.2, None);
+    tile.frame = Some(coarse.frame(&grid, &part));
+    let start = coarse.frame(&grid, &part).start;
+    let tile = tile.relax();
+    let (mut worst, mut from_coarse) = (0.0_f64, 0.0_f64);
+    for i in 0..tile.layout.len() {
+        let (section, [z, y, x]) = tile.layout.position(i);
+        if y < 45 {
+            let wanted = whole.u[whole.layout.index(section, [z, y, x])];
+            for c in 0..2 {
+                worst = worst.max((tile.u[i][c] - wanted[c]).abs());
+                from_coarse = from_coarse.max((start[i][c] - wanted[c]).abs());
+            }
+        }
+    }
+    assert!(worst < 0.2 && from_coarse > 2.0 * worst, "{worst}, at first {from_coarse}");
 }
 
 fn pair(section: u64, distance: i64, matched: u64) -> PairCounts {
@@ -375,6 +412,7 @@ fn pair(section: u64, distance: i64, matched: u64) -> PairCounts {
         nodes: 1000,
         matched,
         outliers: 0,
+        weight: 0.5 * matched as f64,
         rms_um: 0.0,
         held_out: 0,
         held_out_rms_um: 0.0,
@@ -385,11 +423,13 @@ fn pair(section: u64, distance: i64, matched: u64) -> PairCounts {
 fn sections_that_no_match_connects_are_groups() {
     let mut pairs: Vec<PairCounts> = (1..8).map(|s| pair(s, 1, 900)).collect();
     assert_eq!(groups(&pairs, 8, &[]).len(), 1);
-    (pairs[2].matched, pairs[2].outliers) = (400, 395);
+    (pairs[2].outliers, pairs[2].weight) = (895, 2.5);
     assert_eq!(groups(&pairs, 8, &[]), [vec![3, 4, 5, 6, 7], vec![0, 1, 2]]);
     assert_eq!(groups(&pairs, 8, &[1, 6]).len(), 1);
-    // a section without any match is in no group
-    pairs[3].matched = 0;
+    // a section without any match is in no group, and one with matches of chance neither
+    (pairs[3].matched, pairs[3].weight) = (0, 0.0);
+    assert_eq!(groups(&pairs, 8, &[]), [vec![4, 5, 6, 7], vec![0, 1, 2]]);
+    (pairs[3].matched, pairs[3].weight) = (200, 6.0);
     assert_eq!(groups(&pairs, 8, &[]), [vec![4, 5, 6, 7], vec![0, 1, 2]]);
     assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
 }

@@ -70,10 +70,10 @@ const CHUNK: usize = 256;
 const FIELD_STEP: usize = 8;
 /// The number of waves of a displacement.
 const WAVES: usize = 5;
-/// The size of the largest structures of the tissue across, pixels, and how many times longer they
-/// are along z, as the fibres of a tract.
+/// The size of the largest structures of the tissue, pixels.
 const CELL: f64 = 48.0;
-const LENGTH: f64 = 3.0;
+/// The number of sections after which the tissue has become another.
+const CHANGE: f64 = 10.0;
 /// The axes of the lattice of the noise, turned against those of the sections: along its planes, the
 /// noise is visibly regular.
 const LATTICE: [[f64; 3]; 3] = [[0.64, 0.6, 0.48], [-0.48, 0.8, -0.36], [-0.6, 0.0, 0.8]];
@@ -258,7 +258,6 @@ impl SectionsTruth {
         let section = part.min[0] as usize;
         let (kind, map) = (self.kinds[section], self.map(section));
         let depth = if kind == Kind::Doubled { section - 1 } else { section };
-        let aspect = of.spacing[0] / of.spacing[1];
         let mut random = Random::new(of.seed, 2000 + section as u64);
         let (gain, offset) = (random.between(0.75, 1.15), random.between(-20.0, 25.0));
         let marks = Marks::new(of, &mut random);
@@ -271,17 +270,16 @@ impl SectionsTruth {
                     continue;
                 }
                 let p = [y as f64, x as f64];
-                let tissue = match map.apply(p) {
+                let grey = match map.apply(p) {
                     _ if kind == Kind::Blank => 210.0,
                     None => 235.0,
-                    Some([qy, qx]) => {
-                        let at = [depth as f64 * aspect / LENGTH, qy, qx];
-                        marks.at(p).unwrap_or_else(|| texture(of.seed as u32, at))
+                    Some(at) => {
+                        marks.at(p).unwrap_or_else(|| tissue(of.seed as u32, depth as f64, at))
                     }
                 };
                 let pixel = mix(seed ^ mix((y as u64) << 32 | x as u64));
                 let noise = 6.0 * of.noise * f64::from(normal_of(pixel, mix(pixel)));
-                let value = gain * (tissue - 128.0) + 128.0 + offset + noise;
+                let value = gain * (grey - 128.0) + 128.0 + offset + noise;
                 // 0 is the value of missing pixels
                 out.push(value.round().clamp(1.0, 255.0) as u8);
             }
@@ -290,7 +288,18 @@ impl SectionsTruth {
     }
 }
 
-/// The grey value of the tissue: membranes of cells and of smaller bodies, and grains.
+/// The grey value of the tissue at a depth in sections, and a place in pixels.
+///
+/// Structures fade from section to section and do not move, since the place of a structure that
+/// leans is not defined: what fits best to the next section would then not be the truth.
+fn tissue(seed: u32, depth: f64, at: [f64; 2]) -> f64 {
+    let layer = (depth / CHANGE).floor();
+    let (coming, going) = ((depth / CHANGE - layer) * std::f64::consts::FRAC_PI_2).sin_cos();
+    let of = |layer: f64| texture(seed, [31.7 * CELL * layer, at[0], at[1]]);
+    150.0 + going * (of(layer) - 150.0) + coming * (of(layer + 1.0) - 150.0)
+}
+
+/// The grey value of a plane through tissue: membranes of cells and of smaller bodies, and grains.
 fn texture(seed: u32, at: [f64; 3]) -> f64 {
     let noise = |salt: u32, size: f64| {
         let turned = LATTICE.map(|axis| (0..3).map(|a| axis[a] * at[a]).sum::<f64>() / size);
