@@ -76,7 +76,7 @@ impl Program for Flow {
         let locations = if is_through { self.through } else { self.initial };
         let StoredChain { chain, steps } =
             transform::read_stored(&locations, Direction::FixedToMoving)
-                .context("reading the initial transforms")?;
+                .context(if is_through { "reading --through" } else { "reading --initial" })?;
         locations.iter().for_each(|location| ctx.input_file(location));
         let options = self.search.options(&fixed.grid(), is_through);
         flow::flow(&fixed, &moving, masks, &chain, &steps, &self.output, &options, ctx)?;

@@ -11,8 +11,8 @@
 # others three and one quarter of these patches at growing resolution.
 #
 # After an interruption or a failure, the same command line continues the work: a step that has a
-# receipt is not repeated. With other parameters, --overwrite begins anew. The programs are taken from
-# VOXLOOM_BIN, else from PATH.
+# receipt is not repeated. --overwrite begins anew, as it must with other sections or parameters. The
+# programs are taken from VOXLOOM_BIN, else from PATH.
 set -euo pipefail
 # An interrupted program can still succeed if it was in its last block; these traps prevent the next
 # steps from starting.
@@ -24,8 +24,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 me=stack.sh && . "$here/steps.sh"
 
 usage() {
-    echo "usage: stack.sh STACK OUT [--spacing Z,Y,X] [--passes 'REDUCTION:PATCH:SEARCH ...'] [--distance N] [--params FILE] [--overwrite]" >&2
-    exit 2
+    sed -n '2,/^set /{/^set /d; s/^# \{0,1\}//; p}' "$0"
+    exit "$1"
 }
 
 locations=() spacing= passes= distance=2 params= overwrite=
@@ -37,16 +37,17 @@ while [ $# -gt 0 ]; do
             shift 2
             ;;
         --overwrite) overwrite=1 && shift ;;
-        -h | --help) usage ;;
+        -h | --help) usage 0 ;;
         -*) complain "unknown option $1; known are --spacing, --passes, --distance, --params and --overwrite" ;;
-        *) locations+=("$(absolute "$1")") && shift ;;
+        *) locations+=("$(absolute "${1%/}")") && shift ;;
     esac
 done
-[ ${#locations[@]} -eq 2 ] || usage
+[ ${#locations[@]} -eq 2 ] || usage 2 >&2
 stack=${locations[0]} out=${locations[1]} label=
 case $distance in '' | *[!0-9]* | 0*) complain "--distance $distance is not a number from 1" ;; esac
 case $out in *://*) complain "OUT is $out, and receipts need a local folder" ;; esac
 there "$stack" || complain "there is no $stack"
+case $out/ in "$stack"/*) complain "OUT lies in the stack, $stack; give another folder" ;; esac
 [ -z "$params" ] || [ -r "$params" ] || complain "there is no parameters file $params"
 for metadata in zarr.json .zarray .zgroup attributes.json; do
     [ ! -e "$out/$metadata" ] || complain "$out is a volume; OUT is the folder of the results, give another name"
@@ -59,8 +60,13 @@ one=(${spacing:+--spacing "$spacing"})
 two=(${spacing:+--fixed-spacing "$spacing" --moving-spacing "$spacing"})
 
 # The shape of the stack, as z y x.
-shape=$(inspect --json --quiet "${one[@]}" "$stack" | sed -nE 's/.*"shape":\[([0-9]+),([0-9]+),([0-9]+)\].*/\1 \2 \3/p')
+facts=$(inspect --json --quiet "${one[@]}" "$stack") \
+    || complain "$stack cannot be taken as it is; of several channels, first copy one: transcode $stack --channel 0 -o stack.zarr"
+shape=$(sed -nE 's/.*"kind":"volume".*"shape":\[([0-9]+),([0-9]+),([0-9]+)\].*/\1 \2 \3/p' <<< "$facts")
 [ -n "$shape" ] || complain "$stack is no stack of sections; inspect shows what it is"
+case $facts in
+    *'"spacing":null'*) complain "$stack does not say the size of its pixels; give --spacing Z,Y,X: thickness and pixel size in micrometres (10,1,1 if they are unknown)" ;;
+esac
 read -r sections height width <<< "$shape"
 [ "$sections" -gt 1 ] || complain "$stack has one section, and no other to align it to"
 if [ "$distance" -ge "$sections" ]; then distance=$((sections - 1)); fi
@@ -81,16 +87,23 @@ for pass in $passes; do
     [[ $pass =~ ^[1-9][0-9]*:[1-9][0-9]*:[1-9][0-9]*$ ]] || complain "the pass $pass is not REDUCTION:PATCH:SEARCH, such as 4:40:20"
 done
 
-# The stack and the parameters of the run are saved with the results.
+# The stack and the parameters of the run are saved with the results; of a local stack, so are the
+# names, sizes and times of its files.
+content=
+case $stack in
+    *://*) ;;
+    # shellcheck disable=SC2086 # a pattern
+    *) content=$(find -L $stack -type f -printf '%p %s %T@\n' 2> /dev/null | LC_ALL=C sort | cksum) ;;
+esac
 config=$out/params.yaml folder=$out
 wanted=$(
     if [ -n "$params" ]; then printf '%s\n' "$(cat -- "$params")"; else echo '{}'; fi
-    printf '# stack: %s\n# spacing: %s\n# passes: %s\n# distance: %s\n' "$stack" "$spacing" "$passes" "$distance"
+    printf '# stack: %s\n# spacing: %s\n# passes: %s\n# distance: %s\n# files: %s\n' "$stack" "$spacing" "$passes" "$distance" "$content"
 )
-made="params.yaml receipts working aligned.zarr summary.tsv"
+made="params.yaml receipts working aligned.zarr aligned.json summary.tsv"
 if [ -e "$config" ] && grep -q '^# passes: ' "$config"; then
-    if [ "$wanted" != "$(cat "$config")" ]; then
-        [ -n "$overwrite" ] || complain "$out was begun with another stack or other parameters ($config); give those, name another OUT, or add --overwrite, which begins anew"
+    if [ -n "$overwrite" ] || [ "$wanted" != "$(cat "$config")" ]; then
+        [ -n "$overwrite" ] || complain "$out was begun with another stack or other parameters ($config), or its files have changed since; give those, name another OUT, or add --overwrite, which begins anew"
         echo "$me: $out: all steps are done again" >&2
         for name in $made; do rm -rf "${out:?}/$name" "${out:?}/$name.voxloom"; done
         rm -rf "${out:?}"/pass[0-9]*.{zarr,json,zarr.voxloom}
@@ -103,10 +116,16 @@ fi
 mkdir -p "$out"/{working,receipts}
 keep "$wanted" "$config"
 
+# A receipt of an output that is not there any more is no reason to leave out its step.
+for output in aligned.zarr:apply-transform aligned.zarr/1:downsample; do
+    [ -e "$out/${output%:*}" ] || rm -f "$out/receipts/${output#*:}.json"
+done
+
 number=0 through=()
 for pass in $passes; do
     number=$((number + 1))
     IFS=: read -r reduction patch search <<< "$pass"
+    [ -e "$out/pass$number.zarr" ] || rm -f "$out/receipts/relax-$number.json"
     seen=$stack given=("${two[@]}")
     if [ "$reduction" -gt 1 ]; then
         seen=$out/working/reduced$reduction.zarr given=()
@@ -115,16 +134,28 @@ for pass in $passes; do
     fi
     fields=()
     for ((d = 1; d <= distance; d++)); do
-        name=pass$number-$d
-        step "flow-$number-$d" flow "$seen" "$seen" "${given[@]}" --planes --distance "$d" --patch "$patch" --search "$search" \
-            "${through[@]}" --output "$out/working/flow-$name.zarr" --resume
-        step "clean-flow-$number-$d" clean-flow "$out/working/flow-$name.json" --output "$out/working/clean-$name.zarr" --resume
-        fields+=("$out/working/clean-$name.json")
+        name=pass$number-$d code=0
+        attempt "flow-$number-$d" flow "$seen" "$seen" "${given[@]}" --planes --distance "$d" --patch "$patch" --search "$search" \
+            "${through[@]}" --output "$out/working/flow-$name.zarr" --resume || code=$?
+        if [ $code -eq 0 ]; then
+            attempt "clean-flow-$number-$d" clean-flow "$out/working/flow-$name.json" --output "$out/working/clean-$name.zarr" --resume || code=$?
+        fi
+        case $code in
+            0) fields+=("$out/working/clean-$name.json") ;;
+            3) echo "$me: pass $number goes on without the matches at distance $d" >&2 ;;
+            2) complain "the parameters of flow or clean-flow are wrong; correct them, and give --overwrite too" ;;
+            *) exit $code ;;
+        esac
     done
+    if [ ${#fields[@]} -eq 0 ]; then
+        echo "$me: pass $number found no matches; give a first pass with a larger SEARCH (--passes), and --overwrite" >&2
+        exit 3
+    fi
     step "relax-$number" relax "${fields[@]}" --stack "${through[@]}" --output "$out/pass$number.zarr" --resume
     through=(--through "$out/pass$number.json")
 done
-step apply-transform apply-transform "$stack" --onto "$stack" "${two[@]}" --transform "$out/pass$number.json" \
+keep "$(cat "$out/pass$number.json")" "$out/aligned.json"
+step apply-transform apply-transform "$stack" --onto "$stack" "${two[@]}" --transform "$out/aligned.json" \
     --output "$out/aligned.zarr" --resume
 step downsample downsample "$out/aligned.zarr" --resume
 
@@ -133,8 +164,10 @@ pairs() {
     awk -F'[:,]' '
         /"section"/ { section = $2 } /"distance"/ { distance = $2 } /"matched"/ { matched = $2 }
         /"outliers"/ { outliers = $2 } /"rms_um"/ { rms = $2 }
-        /"held_out_rms_um"/ { print section "\t" distance "\t" matched "\t" outliers "\t" rms }
+        /"held_out_rms_um"/ { print section "\t" distance "\t" matched "\t" outliers "\t" (matched > 0 ? rms : "") }
     ' "$1" | tr -d ' '
 }
 keep "$(printf 'section\tdistance\tmatched\toutliers\trms_um\n' && pairs "$out/receipts/relax-$number.json")" "$out/summary.tsv"
+missing=$(sed -nE 's/.*"not_placed": "([^"]*)".*/\1/p' "$out/receipts/relax-$number.json")
+[ -z "$missing" ] || echo "$me: too few matches place sections $missing; they follow their neighbours" >&2
 echo "$out/aligned.zarr"

@@ -31,12 +31,12 @@ keep() {
         || complain "$2 cannot be written; does another run use $out? Wait for its end, and look at the disk's free space"
 }
 
-# step NAME PROGRAM ARGUMENTS...: runs the program unless the step has a receipt. After a transient
-# fault (exit code 75), the program is repeated up to two times.
-step() {
+# attempt NAME PROGRAM ARGUMENTS...: runs the program unless the step has a receipt, and returns its exit
+# code. After a transient fault (exit code 75), the program is repeated up to two times.
+attempt() {
     local name=$1 receipt=$folder/receipts/$1.json code=0
     shift
-    if [ -e "$receipt" ]; then return; fi
+    if [ -e "$receipt" ]; then return 0; fi
     echo "$me: ${label:+$label: }$name" >&2
     for pause in 5 30 0; do
         code=0
@@ -44,13 +44,20 @@ step() {
         if [ $code -ne 75 ]; then break; fi
         sleep "$pause"
     done
-    if [ $code -ne 0 ]; then
-        # renamed, because a rejected result also has a receipt, but its step is not done
-        if [ -e "$receipt" ]; then mv "$receipt" "${receipt%.json}.failed.json"; fi
-        case $code in
-            2) echo "$me: ${label:+$label: }$name has wrong parameters; correct them, and give --overwrite too" >&2 ;;
-            *) echo "$me: ${label:+$label: }$name ended with exit code $code; the same command line goes on from there" >&2 ;;
-        esac
-        exit $code
-    fi
+    # renamed, because a rejected result also has a receipt, but its step is not done
+    if [ $code -ne 0 ] && [ -e "$receipt" ]; then mv "$receipt" "${receipt%.json}.failed.json"; fi
+    return $code
+}
+
+# step NAME PROGRAM ARGUMENTS...: attempts the step, and ends the workflow if it fails.
+step() {
+    local code=0
+    attempt "$@" || code=$?
+    case $code in
+        0) return ;;
+        2) echo "$me: ${label:+$label: }$1 has wrong parameters; correct them, and give --overwrite too" >&2 ;;
+        3) echo "$me: ${label:+$label: }$1 has no result that could be believed; change what its message names, and give --overwrite too" >&2 ;;
+        *) echo "$me: ${label:+$label: }$1 ended with exit code $code; the same command line goes on from there" >&2 ;;
+    esac
+    exit $code
 }

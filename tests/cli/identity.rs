@@ -401,11 +401,9 @@ fn relax_is_tied_to_every_flag() {
     line.succeeds(&["--part", "1/2"]);
     let another = line.reading(field(&scene, "other.zarr", 0.76));
     another.is_another_run("a vector of the field", &scene);
-    let map = matrix(&scene, "map.txt", "0.25");
-    let changes =
-        [("stiffness", "2"), ("unweighted", ""), ("hold-out", "0.1"), ("through", map.as_str())];
-    // a volume is one task; the other flags are for stacks of planes
-    let others = ["block-size", "seed", "stack", "fixed", "outlier-length"];
+    let changes = [("stiffness", "2"), ("unweighted", ""), ("hold-out", "0.1")];
+    // a volume is one task; --through must be that of flow; the other flags are for stacks of planes
+    let others = ["block-size", "seed", "through", "stack", "fixed", "outlier-length"];
     only_itself(&scene, &line, &changes, &others);
 }
 

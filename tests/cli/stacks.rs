@@ -98,6 +98,8 @@ fn the_sections_of_a_stack_are_aligned_across_a_blank_one() {
         "relax",
         &[&[second[0].as_str(), &second[1], "--stack", "-o", &finer], &through[..]].concat(),
     );
+    let forgotten = [second[0].as_str(), &second[1], "--stack", "-o", &scene.at("none.zarr")];
+    refused(&scene, "relax", &forgotten, 2, &["give those that flow had as --through"]);
     for (z, found) in middle(&finer).into_iter().enumerate().filter(|(z, _)| *z != 2) {
         assert!(found[1].hypot(found[2]) < 0.1, "section {z}: {found:?}");
     }
@@ -133,7 +135,7 @@ fn a_stack_that_falls_apart_is_not_taken_for_an_aligned_one() {
     let run = program("relax").args(line).output().unwrap();
     let message = String::from_utf8(run.stderr).unwrap();
     assert_eq!(run.status.code(), Some(3), "{message}");
-    assert!(message.contains("sections 0-3 | 4-5"), "{message}");
+    assert!(message.contains("only sections 0-3 | 4-5 are connected"), "{message}");
     assert!(!std::path::Path::new(&scene.at("aligned.json")).exists());
 }
 

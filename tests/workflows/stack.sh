@@ -13,7 +13,7 @@ stack_sh() {
 
 a_stack_is_aligned() {
     stack_sh stacked
-    phantom score --truth stack --transform stacked/pass2.json > score
+    phantom score --truth stack --transform stacked/aligned.json > score
     python -c '
 import json
 score = json.load(open("score"))
@@ -24,6 +24,9 @@ assert score["worst_section"] < 0.4 and score["drift"] < 1, score
     touch before
     stack_sh stacked
     [ -z "$(find stacked -newer before -type f)" ]
+    rm -r stacked/aligned.zarr
+    stack_sh stacked
+    [ -e stacked/aligned.zarr/1 ]
 }
 
 a_stack_goes_on_after_a_kill() {
@@ -37,8 +40,20 @@ a_stack_goes_on_after_a_kill() {
     stack_sh killed-stack
     cmp killed-stack/summary.tsv stacked/summary.tsv
     for array in pass1.zarr pass2.zarr aligned.zarr; do
-        diff -r -x zarr.json "killed-stack/$array" "stacked/$array"
+        diff -r -x zarr.json -x .voxloom "killed-stack/$array" "stacked/$array"
     done
+}
+
+sections_that_have_changed_are_not_taken_for_the_old_ones() {
+    mkdir changed
+    section() { python -c 'import sys, tifffile, zarr; z = int(sys.argv[1]); tifffile.imwrite(f"changed/{z}.tif", zarr.open("stack/sections.zarr", mode="r")["0"][z])' "$1"; }
+    for z in 0 1 2; do section $z; done
+    "$root/workflows/stack.sh" changed changed-out --spacing 0.05,0.01,0.01 --passes 2:40:16
+    section 3
+    fails "$root/workflows/stack.sh" changed changed-out --spacing 0.05,0.01,0.01 --passes 2:40:16 2> refusal
+    grep -q "its files have changed since" refusal
+    "$root/workflows/stack.sh" changed changed-out --spacing 0.05,0.01,0.01 --passes 2:40:16 --overwrite
+    inspect changed-out/aligned.zarr | grep -q "4 x 224 x 240"
 }
 
 a_stack_refuses_what_does_not_fit() {
@@ -51,6 +66,9 @@ a_stack_refuses_what_does_not_fit() {
     fails "$root/workflows/stack.sh" stack/sections.zarr others --passes 4:40 2> refusal
     grep -q "the pass 4:40 is not REDUCTION:PATCH:SEARCH" refusal
     fails "$root/workflows/stack.sh" stack/sections.zarr stack/sections.zarr 2> refusal
-    grep -q "is a volume; OUT is the folder" refusal
+    grep -q "OUT lies in the stack" refusal
+    python -c 'import numpy; numpy.save("unknown.npy", numpy.zeros((3, 64, 64), "u1"))'
+    fails "$root/workflows/stack.sh" unknown.npy others 2> refusal
+    grep -q "does not say the size of its pixels" refusal
     [ ! -e others ]
 }

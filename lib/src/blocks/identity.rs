@@ -100,6 +100,14 @@ impl Identity {
         Ok(self.with(name, steps?))
     }
 
+    /// A short name of a chain of transforms, by the content of its fields.
+    ///
+    /// # Errors
+    /// As [`Identity::with_chain`].
+    pub fn of_chain(chain: &Chain) -> Result<String, Error> {
+        Ok(Self::of("chain").with_chain("chain", chain)?.hex())
+    }
+
     /// Adds the content of an input file, or of an input array in a folder.
     ///
     /// # Errors

@@ -128,6 +128,9 @@ pub fn clean_fields(
     for summary in results.summaries() {
         counts.add(&summary?.1);
     }
+    if let Some(through) = first.field.through() {
+        out.set_attribute(volume::THROUGH, json!(through))?;
+    }
     conclude(&counts, &out, ctx)?;
     let mut chain = vec![Step::Field(output.to_owned())];
     chain.extend_from_slice(&first.steps);
@@ -167,6 +170,11 @@ fn open(locations: &[String]) -> Result<Vec<Source>, Error> {
                 return refuse(
                     "has another initial map than the first field, and they cannot be merged; give fields \
                      that were measured with the same --initial",
+                );
+            }
+            if first.field.through() != source.field.through() {
+                return refuse(
+                    "was measured through other transforms (flow --through) than the first field",
                 );
             }
             if first.field.parts().components != source.field.parts().components

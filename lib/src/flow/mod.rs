@@ -282,6 +282,9 @@ pub fn flow(
     for summary in results.summaries() {
         counts.add(&summary?.1);
     }
+    if options.through {
+        out.set_attribute(volume::THROUGH, json!(Identity::of_chain(initial)?))?;
+    }
     conclude(&counts, output, &out, ctx)?;
     Ok(transform::write_document(&document, &chain_of(output, steps, options, &grid))?)
 }

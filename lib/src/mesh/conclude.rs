@@ -14,8 +14,8 @@ use crate::blocks::{self, Context};
 use crate::geom::Grid;
 use crate::volume::FieldOutput;
 
-/// A pair of sections is connected if the weights of the matches that fit add up to this fraction of
-/// the nodes, or more. The few matches that chance finds on a blank section have small weights.
+/// A pair of sections is connected if most of its matches fit, and if their weights add up to this
+/// fraction of the nodes, or more. The few matches that chance finds on a blank section have small weights.
 const LEAST_MATCHED: f64 = 0.01;
 /// A match whose weight its residual has reduced below this fraction counts as one that does not
 /// fit.
@@ -119,7 +119,7 @@ impl PairCounts {
 
     fn is_connected(&self) -> bool {
         let fit = self.matched - self.outliers;
-        fit >= 3 && self.weight >= LEAST_MATCHED * self.nodes as f64
+        fit >= self.outliers && self.weight >= LEAST_MATCHED * self.nodes as f64
     }
 }
 
@@ -129,7 +129,9 @@ fn nodes_of(layout: &super::layout::Layout, section: usize) -> Vec<usize> {
 }
 
 fn rms(values: &[f64]) -> f64 {
-    (values.iter().map(|v| v * v).sum::<f64>() / values.len().max(1) as f64).sqrt()
+    // the sum of nothing is -0
+    let sum = values.iter().fold(0.0, |sum, v| sum + v * v);
+    (sum / values.len().max(1) as f64).sqrt()
 }
 
 /// The root of the mean square of all residuals, from those of the pairs and their numbers.
@@ -178,11 +180,12 @@ pub(super) fn conclude(
             "the mesh folded at {at_first} nodes, and the matches there were weakened until it did not"
         );
     }
-    name_unmatched(&counts.pairs, options);
+    name_unmatched(&counts.pairs, options, ctx);
     if options.stack {
         let groups = groups(&counts.pairs, grid.shape[0], &options.fixed);
         ctx.record("groups", json!(groups));
-        if groups.len() > 1 {
+        let placed = groups.first().map_or(0, Vec::len);
+        if groups.len() > 1 || 2 * placed < grid.shape[0] {
             let groups: Vec<String> = groups.iter().map(|group| ranges(group)).collect();
             let (groups, output) = (groups.join(" | "), output.to_owned());
             return Err(Error::NotConnected { groups, output, verdict: verdict() });
@@ -223,7 +226,7 @@ fn record(counts: &MeshCounts, options: &Options, ctx: &Context) {
 }
 
 /// Warns of the sections that no match places.
-fn name_unmatched(pairs: &[PairCounts], options: &Options) {
+fn name_unmatched(pairs: &[PairCounts], options: &Options, ctx: &Context) {
     let mut sections: Vec<u64> = Vec::new();
     for pair in pairs {
         let other = pair.section as i64 - pair.distance;
@@ -243,6 +246,7 @@ fn name_unmatched(pairs: &[PairCounts], options: &Options) {
     }
     let names: Vec<usize> = sections.iter().map(|s| *s as usize).collect();
     let names = ranges(&names);
+    ctx.record("not_placed", names.clone());
     if options.stack {
         tracing::warn!("too few matches place sections {names}; they follow their neighbours");
     } else {

@@ -70,8 +70,9 @@ pub enum Error {
     },
     /// Groups of sections are not connected by matches.
     #[error(
-        "the stack falls apart into sections {groups}, between which there are too few matches; {output} aligns \
-         each of these groups in itself; give fields of flow with other values of --distance or --patch"
+        "the stack falls apart: only sections {groups} are connected by matches that fit to each other; {output} \
+         aligns no more than each group in itself; compare sections at more distances (--distance), or search \
+         further (flow --search, a first pass of stack.sh with a larger SEARCH)"
     )]
     NotConnected {
         /// The groups.

@@ -59,6 +59,7 @@ pub fn relax(
 ) -> Result<(), Error> {
     volume::check_zarr_name(output)?;
     let sources = sources::open(locations, options)?;
+    sources::check_through(&sources, locations, &through.chain)?;
     let Some(first) = sources.first() else {
         return Err(blocks::Error::Usage("no field is given".to_owned()).into());
     };

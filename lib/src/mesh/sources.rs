@@ -69,6 +69,33 @@ pub(super) fn open(locations: &[String], options: &Options) -> Result<Vec<Source
     Ok(sources)
 }
 
+/// Checks that the fields were measured through the chain `through`.
+pub(super) fn check_through(
+    sources: &[Source],
+    locations: &[String],
+    through: &Chain,
+) -> Result<(), blocks::Error> {
+    let given = if through.steps.is_empty() { None } else { Some(Identity::of_chain(through)?) };
+    for (source, location) in sources.iter().zip(locations) {
+        let message = match (source.field.through(), given.as_deref()) {
+            (found, given) if found == given => continue,
+            (Some(_), None) => {
+                "was measured through transforms; give those that flow had as --through"
+            }
+            (None, _) => "was measured between the volumes as they are; leave out --through",
+            _ => {
+                // the content of large fields is known by the times of their files, which a copy changes
+                tracing::warn!(
+                    "{location} was measured through transforms that are not, or are copies of, those of --through"
+                );
+                continue;
+            }
+        };
+        return Err(blocks::Error::Usage(format!("{location} {message}")));
+    }
+    Ok(())
+}
+
 /// The number of sections by which the steps lead to an earlier section; 0 if the fields do not
 /// compare sections of one stack.
 fn distance(
@@ -89,7 +116,8 @@ fn distance(
         }
         along_z += row[3];
     }
-    let sections = -along_z / grid.spacing[0];
+    // without the sign of 0
+    let sections = 0.0 - along_z / grid.spacing[0] + 0.0;
     let refuse = |message: String| Err(blocks::Error::Usage(message));
     let is_translation = |map: &Affine| {
         let [y, x] = [map.rows()[1][3], map.rows()[2][3]];

@@ -199,7 +199,10 @@ impl Sections {
             ("--defects", self.defects, 0.0, 5.0),
         ] {
             if !(least..=most).contains(&value) {
-                return usage(format!("{flag} {value} is out of range; wanted {least} to {most}"));
+                let why = if most == quarter { ", a quarter of the smaller side" } else { "" };
+                return usage(format!(
+                    "{flag} {value} is out of range; wanted {least} to {most}{why}"
+                ));
             }
         }
         let steepest = std::f64::consts::TAU * self.max_displacement / self.wavelength;

@@ -21,6 +21,9 @@ const DIRECTION: &str = "fixed-to-moving";
 /// The value of `direction` of inverse fields, which map the moving to the fixed space.
 const BACKWARD: &str = "moving-to-fixed";
 
+/// The attribute of fields between volumes that were seen through a chain: the identity of the chain.
+pub const THROUGH: &str = "through";
+
 /// The expected format of a field, for error messages.
 const WANTED: &str = "a displacement field is wanted, a Zarr array (z, y, x, 3) of float32";
 
@@ -61,6 +64,8 @@ pub struct FieldFile {
     parts: FieldParts,
     grid: Grid,
     reach: Option<Point>,
+    /// What the attribute `through` says.
+    through: Option<String>,
     exterior: f64,
 }
 
@@ -109,6 +114,7 @@ impl FieldFile {
         let known = conventions::of(&node)?.calibration;
         let direction = node.attributes.get("direction").and_then(Value::as_str);
         let reach = node.attributes.get("reach").cloned();
+        let through = node.attributes.get(THROUGH).and_then(Value::as_str).map(str::to_owned);
         let planar = node.attributes.get("planar") == Some(&Value::Bool(true));
         let found = direction.map(str::to_owned);
         let parts = parts_of(&node.attributes);
@@ -147,12 +153,18 @@ impl FieldFile {
         let grid = Grid { planar, ..Grid::new(shape, spacing, origin) };
         let reach = reach.and_then(|reach| serde_json::from_value(reach).ok());
         let exterior = if wanted == BACKWARD { f64::NAN } else { 0.0 };
-        Ok(Self { array, parts, grid, reach, exterior })
+        Ok(Self { array, parts, grid, reach, through, exterior })
     }
 
     /// The components and quality channels.
     pub fn parts(&self) -> &FieldParts {
         &self.parts
+    }
+
+    /// The identity of the chain through which the volumes were seen between which this field lies;
+    /// `None` if they were seen as they are.
+    pub fn through(&self) -> Option<&str> {
+        self.through.as_deref()
     }
 
     /// Reads one quality channel of a box, C order `(z, y, x)`; 0 outside the field.

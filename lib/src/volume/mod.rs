@@ -42,7 +42,7 @@ pub use array::{Array, ArrayOutput, ArraySpec, Axis, AxisName};
 pub use bounds::Bounds;
 pub use content::fingerprint;
 pub use dtype::{ByteOrder, Dtype};
-pub use field::{FieldFile, FieldOutput, FieldParts};
+pub use field::{FieldFile, FieldOutput, FieldParts, THROUGH};
 pub use masks::Masks;
 pub(crate) use masks::cut_out;
 pub use named::{check_name, check_zarr_name, other_format};
