@@ -209,9 +209,7 @@ pub fn score_memory(folder: &Path) -> Cost {
 /// to less than 0.2 of its volume, or if an output exists.
 pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error> {
     let pair = rounds.pair(ctx.seed)?;
-    if !ctx.plan_only && !store::is_remote(folder) {
-        std::fs::create_dir_all(folder).map_err(io("create", folder))?;
-    }
+    create_folder(folder, ctx)?;
     let camera = |round: usize| Camera {
         world: &pair.world,
         map: (round == 1).then_some(&pair.map),
@@ -231,6 +229,14 @@ pub fn rounds(rounds: &Rounds, folder: &Path, ctx: &Context) -> Result<(), Error
         return Ok(());
     }
     write_truth(&pair, folder, ctx)
+}
+
+/// Creates the folder of a test set, unless it is in a bucket.
+fn create_folder(folder: &Path, ctx: &Context) -> Result<(), Error> {
+    if ctx.plan_only || store::is_remote(folder) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder).map_err(io("create", folder))
 }
 
 /// Renders one round, block by block.

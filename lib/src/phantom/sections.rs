@@ -12,11 +12,10 @@ use serde_json::json;
 
 use super::noise::gradient_noise;
 use super::random::{Random, mix, normal_of};
-use super::{Error, io};
+use super::{Error, create_folder};
 use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, write_whole};
 use crate::device::Cost;
 use crate::geom::{Box3, Grid};
-use crate::store;
 use crate::transform::{self, Step};
 use crate::volume::{Codec, Dtype, FieldOutput, FieldParts, Format, Output, Spec, Unfinished};
 
@@ -355,9 +354,7 @@ pub fn sections(of: &Sections, folder: &Path, ctx: &Context) -> Result<(), Error
     let truth = SectionsTruth { parameters: of.clone(), kinds: of.kinds() };
     let document = folder.join("truth.json");
     ctx.refuse_existing(&document)?;
-    if !ctx.plan_only && !store::is_remote(folder) {
-        std::fs::create_dir_all(folder).map_err(io("create", folder))?;
-    }
+    create_folder(folder, ctx)?;
     let identity = Identity::of("phantom").with("sections", of);
     write_stack(&truth, &folder.join(STACK), &identity, ctx)?;
     if ctx.plan_only {
