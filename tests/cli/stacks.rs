@@ -147,6 +147,7 @@ fn a_stack_in_tiles_is_aligned_as_a_whole_one_is() {
     let patches = ["--patch", "32", "--stride", "1", "--search", "10"];
     let pair = [stack.as_str(), &stack, "-o", &out, "--planes", "--distance", "1"];
     run("flow", &[&pair[..], &patches].concat());
+    let grid = FieldFile::open(&out).unwrap().grid();
     let relaxed = |name: &str, more: &[&[&str]]| {
         let out = scene.at(name);
         for more in more {
@@ -162,12 +163,21 @@ fn a_stack_in_tiles_is_aligned_as_a_whole_one_is() {
     let finish = [&size[..], &["--finish", "--resume"]].concat();
     let parts = relaxed("parts.zarr", &[&part("1/2"), &part("2/2"), &finish]);
     assert!(tiles == parts);
-    let away = |i: usize| (1..3).map(|a| (whole[i][a] - tiles[i][a]).abs()).fold(0.0, f32::max);
-    let worst = (0..whole.len()).map(away).fold(0.0, f32::max);
-    assert!(worst < 0.1, "{worst}");
+    // the nodes up to the faces have no matches, and what lies there is extrapolated
+    let (rim, [_, ny, nx]) = (16, grid.shape);
+    let is_matched = |i: &usize| {
+        let (y, x) = (i / nx % ny, i % nx);
+        (rim..ny - rim).contains(&y) && (rim..nx - rim).contains(&x)
+    };
+    let worst = |other: &[[f32; 3]], most_of: &dyn Fn(&usize) -> bool| {
+        let away = |i: usize| (1..3).map(|a| (whole[i][a] - other[i][a]).abs()).fold(0.0, f32::max);
+        (0..whole.len()).filter(most_of).map(away).fold(0.0, f32::max)
+    };
+    let [inside, anywhere] = [worst(&tiles, &is_matched), worst(&tiles, &|_| true)];
+    assert!(inside < 0.05 && anywhere < 0.5, "{inside} {anywhere}");
     // a stack that does not fit into memory is divided
-    let some = relaxed("little.zarr", &[&["--memory", "60MB"]]);
-    assert!(some.iter().zip(&whole).all(|(a, b)| (a[1] - b[1]).abs() < 0.1));
+    let little = worst(&relaxed("little.zarr", &[&["--memory", "60MB"]]), &is_matched);
+    assert!(little > 0.0 && little < 0.05, "{little}");
 }
 
 #[test]

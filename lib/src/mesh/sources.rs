@@ -117,7 +117,7 @@ fn distance(
         along_z += row[3];
     }
     // without the sign of 0
-    let sections = 0.0 - along_z / grid.spacing[0] + 0.0;
+    let sections = 0.0 - along_z / grid.spacing[0];
     let refuse = |message: String| Err(blocks::Error::Usage(message));
     let is_translation = |map: &Affine| {
         let [y, x] = [map.rows()[1][3], map.rows()[2][3]];
