@@ -15,7 +15,7 @@ from sofima import mesh
 target = np.load(sys.argv[1]).astype(np.float32)
 stride = float(sys.argv[2])
 config = mesh.IntegrationConfig(
-    dt=0.001, gamma=0.0, k0=0.01, k=0.1, stride=(stride, stride), num_iters=1000, max_iters=100000, stop_v_max=0.005,
+    dt=0.001, gamma=0.0, k0=0.01, k=0.1, stride=stride, num_iters=1000, max_iters=100000, stop_v_max=0.005,
     dt_max=1000, start_cap=0.01, final_cap=10, prefer_orig_order=True,
 )  # fmt: skip
 start = np.zeros_like(target)
