@@ -455,10 +455,7 @@ it "align.sh names what is missing or unknown before it works" the_script_names_
 it "nextflow and snakemake refuse a volume as the folder of results" a_volume_is_no_folder_of_results
 it "files of others in the folder of results are not replaced" files_of_others_are_not_replaced
 it "align.sh goes on after kill -9" the_script_goes_on_after_a_kill
-it "stack.sh aligns a stack, and does nothing twice" a_stack_is_aligned
-it "stack.sh goes on after kill -9" a_stack_goes_on_after_a_kill
-it "stack.sh does not take changed sections for the old ones" sections_that_have_changed_are_not_taken_for_the_old_ones
-it "stack.sh refuses what does not fit" a_stack_refuses_what_does_not_fit
+test_stacks
 if "$here/../tools/versitygw.sh" > /dev/null; then
     it "align.sh from bucket to bucket gives the same bytes" from_bucket_to_bucket
 else

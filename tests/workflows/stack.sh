@@ -72,3 +72,11 @@ a_stack_refuses_what_does_not_fit() {
     grep -q "does not say the size of its pixels" refusal
     [ ! -e others ]
 }
+
+# All tests of stack.sh.
+test_stacks() {
+    it "stack.sh aligns a stack, and does nothing twice" a_stack_is_aligned
+    it "stack.sh goes on after kill -9" a_stack_goes_on_after_a_kill
+    it "stack.sh does not take changed sections for the old ones" sections_that_have_changed_are_not_taken_for_the_old_ones
+    it "stack.sh refuses what does not fit" a_stack_refuses_what_does_not_fit
+}
