@@ -10,6 +10,8 @@ use voxloom::volume::{Codec, Dtype, Existing, FieldOutput, Format, Output, Spec}
 
 use crate::scene::{Scene, files};
 
+#[path = "identity/flows.rs"]
+mod flows;
 #[path = "identity/line.rs"]
 mod line;
 
@@ -320,91 +322,6 @@ fn deform_is_tied_to_every_flag() {
         &changes,
         &["fixed-time", "moving-time", "fixed-image", "moving-image", "seed"],
     );
-}
-
-#[test]
-fn flow_is_tied_to_every_flag() {
-    let changes = [
-        ("patch", "6"),
-        ("stride", "2,2,1"),
-        ("search", "3"),
-        ("min-correlation", "0.1"),
-        ("min-sharpness", "0.1"),
-        ("max-ratio", "0.8"),
-        ("min-evidence", "2"),
-        ("block-size", "16,16,32"),
-    ];
-    // planes have other patches, which count by themselves
-    tied_pair(
-        "flow",
-        &changes,
-        &[
-            "fixed-time",
-            "moving-time",
-            "fixed-image",
-            "moving-image",
-            "seed",
-            "planes",
-            "distance",
-            "through",
-        ],
-    );
-}
-
-#[test]
-fn flow_through_a_map_is_not_flow_after_it() {
-    let scene = Scene::new();
-    let [fixed, moving] =
-        ["fixed.zarr", "moving.zarr"].map(|name| scene.volume(name, [32, 40, 48], texture));
-    let [map, other] = [matrix(&scene, "map.txt", "0.25"), matrix(&scene, "other.txt", "0.5")];
-    let out = scene.at("out.zarr");
-    let line = |flag, map| {
-        let flags =
-            [("output", out.as_str()), ("patch", "8"), ("block-size", "16,16,16"), (flag, map)];
-        Line::new("flow", &[&fixed, &moving], &flags)
-    };
-    line("through", &map).succeeds(&["--part", "1/2"]);
-    line("initial", &map).is_another_run("--initial in place of --through", &scene);
-    line("through", &other).is_another_run("another --through", &scene);
-}
-
-#[test]
-fn clean_flow_is_tied_to_every_flag() {
-    let scene = Scene::new();
-    let (first, other) = (field(&scene, "first.zarr", 0.75), field(&scene, "other.zarr", 0.76));
-    let out = scene.at("out.zarr");
-    let line = Line::new("clean-flow", &[&first], &[("output", &out), ("min-patches", "2")]);
-    line.succeeds(&["--part", "1/2"]);
-    let another = line.reading(other);
-    another.is_another_run("a vector of the field", &scene);
-    let changes = [
-        ("min-correlation", "0.1"),
-        ("min-sharpness", "0.1"),
-        ("max-ratio", "0.8"),
-        ("min-evidence", "2"),
-        ("max-magnitude", "9"),
-        ("max-deviation", "3"),
-        ("max-strain", "0.4"),
-        ("min-patches", "3"),
-        ("fill", ""),
-    ];
-    // a plane, or a volume, is one task
-    only_itself(&scene, &line, &changes, &["block-size", "seed"]);
-}
-
-#[test]
-fn relax_is_tied_to_every_flag() {
-    let scene = Scene::new();
-    let first = field(&scene, "first.zarr", 0.75);
-    let out = scene.at("out.zarr");
-    let line = Line::new("relax", &[&first], &[("output", &out)]);
-    line.succeeds(&["--part", "1/2"]);
-    let another = line.reading(field(&scene, "other.zarr", 0.76));
-    another.is_another_run("a vector of the field", &scene);
-    let changes = [("stiffness", "2"), ("unweighted", ""), ("hold-out", "0.1")];
-    // a volume is one task; --through must be that of flow; the other flags are for stacks of planes
-    let others = ["block-size", "seed", "through", "stack", "fixed", "outlier-length"];
-    only_itself(&scene, &line, &changes, &others);
 }
 
 #[test]

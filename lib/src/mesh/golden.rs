@@ -53,7 +53,7 @@ fn check_forces<const C: usize>(names: [&str; 3], spacing: [f64; 3]) {
 }
 
 #[test]
-#[ignore = "needs the shared reference data"]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn forces_are_those_of_sofima() {
     check_forces::<2>(["x2", "f2", "f2o"], [1.0, 16.0, 16.0]);
     check_forces::<3>(["x3", "f3", "f3o"], [8.0, 12.0, 12.0]);
@@ -92,7 +92,7 @@ fn check_mesh<const C: usize>(name: &str, spacing: [f64; 3]) {
 }
 
 #[test]
-#[ignore = "needs the shared reference data"]
+#[ignore = "needs the shared data: set VOXLOOM_SHARED and run with --include-ignored"]
 fn meshes_come_to_rest_where_those_of_sofima_do() {
     check_mesh::<2>("mesh2d", [1.0, 16.0, 16.0]);
     check_mesh::<3>("mesh3d", [8.0, 12.0, 12.0]);

@@ -12,7 +12,7 @@ const ITERATIONS: usize = 60;
 /// Conjugate gradients stop when they have reduced the residual by this factor.
 const REDUCTION: f64 = 0.02;
 /// How often a step that does not reduce the energy is halved.
-const HALVINGS: usize = 6;
+const HALVINGS: i32 = 6;
 
 /// Meshes and what acts on them.
 pub(super) struct Problem<'a, const C: usize> {
@@ -63,10 +63,6 @@ impl<const C: usize> Problem<'_, C> {
         0.5 * self.anchor * u.as_flattened().iter().map(|u| u * u).sum::<f64>()
     }
 
-    fn energy(&self, springs: &[Spring<C>], u: &[[f64; C]]) -> f64 {
-        self.gradient(springs, u).0
-    }
-
     /// Moves the nodes to the equilibrium, until a step moves none by more than `tolerance`
     /// micrometres.
     ///
@@ -92,24 +88,18 @@ impl<const C: usize> Problem<'_, C> {
             solution.steps += 1;
             solution.iterations += iterations;
             let mut fraction = 1.0;
-            let mut moved = Vec::new();
-            for _ in 0..HALVINGS {
-                moved = u
-                    .iter()
-                    .zip(&step)
-                    .map(|(u, s)| std::array::from_fn(|c| u[c] + fraction * s[c]))
-                    .collect();
-                let now = self.energy(&springs, &moved);
-                if now <= energy {
-                    break;
-                }
-                fraction *= 0.5;
-            }
-            let (now, slope) = self.gradient(&springs, &moved);
-            if !(now <= energy) {
+            let shorter = (0..HALVINGS).find_map(|halvings| {
+                fraction = 0.5_f64.powi(halvings);
+                let moved = u.iter().zip(&step);
+                let moved: Vec<[f64; C]> =
+                    moved.map(|(u, s)| std::array::from_fn(|c| u[c] + fraction * s[c])).collect();
+                let (now, slope) = self.gradient(&springs, &moved);
+                (now <= energy).then_some((moved, now, slope))
+            });
+            let Some(better) = shorter else {
                 break; // no step reduces the energy: rounding errors
-            }
-            (*u, energy, gradient) = (moved, now, slope);
+            };
+            (*u, energy, gradient) = better;
             let longest = step.iter().map(|s| springs::dot(s, s)).fold(0.0, f64::max).sqrt();
             solution.last = fraction * longest;
             solution.energy = energy;
