@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Aligns the sections of a stack to each other on this machine, without a workflow engine.
 #
-#   workflows/stack.sh STACK OUT [--spacing Z,Y,X] [--passes LIST] [--distance N] [--params FILE] [--overwrite]
+#   workflows/stack.sh STACK OUT [--spacing Z,Y,X] [--passes LIST] [--distance N] [--no-rough] [--params FILE]
+#       [--overwrite]
 #
-# STACK is a volume, a folder or pattern of images, or a table of sections. Each pass compares each
+# STACK is a volume, a folder or pattern of images, or a table of sections. A rough alignment over all
+# rotations comes first; --no-rough leaves it out, for sections that are in place but for a few degrees
+# and a twentieth of their width. Each pass compares each
 # section with the N sections before it (2 by default) as they lie after the pass before, and aligns
 # all of them together. A pass is REDUCTION:PATCH:SEARCH, the factor by which the sections are
 # reduced, and the size of a patch and the longest shift in pixels of the reduced sections; LIST holds
@@ -28,7 +31,7 @@ usage() {
     exit "$1"
 }
 
-locations=() spacing= passes= distance=2 params= overwrite=
+locations=() spacing= passes= distance=2 params= overwrite= is_rough=1
 while [ $# -gt 0 ]; do
     case $1 in
         --spacing | --passes | --distance | --params)
@@ -36,9 +39,10 @@ while [ $# -gt 0 ]; do
             printf -v "${1#--}" %s "$2"
             shift 2
             ;;
+        --no-rough) is_rough= && shift ;;
         --overwrite) overwrite=1 && shift ;;
         -h | --help) usage 0 ;;
-        -*) complain "unknown option $1; known are --spacing, --passes, --distance, --params and --overwrite" ;;
+        -*) complain "unknown option $1; known are --spacing, --passes, --distance, --no-rough, --params and --overwrite" ;;
         *) locations+=("$(absolute "${1%/}")") && shift ;;
     esac
 done
@@ -98,9 +102,10 @@ esac
 config=$out/params.yaml folder=$out
 wanted=$(
     if [ -n "$params" ]; then printf '%s\n' "$(cat -- "$params")"; else echo '{}'; fi
-    printf '# stack: %s\n# spacing: %s\n# passes: %s\n# distance: %s\n# files: %s\n' "$stack" "$spacing" "$passes" "$distance" "$content"
+    printf '# stack: %s\n# spacing: %s\n# passes: %s\n# distance: %s\n# rough: %s\n# files: %s\n' \
+        "$stack" "$spacing" "$passes" "$distance" "${is_rough:-0}" "$content"
 )
-made="params.yaml receipts working aligned.zarr aligned.json summary.tsv"
+made="params.yaml receipts working rough.zarr rough.json aligned.zarr aligned.json summary.tsv"
 if [ -e "$config" ] && grep -q '^# passes: ' "$config"; then
     if [ -n "$overwrite" ] || [ "$wanted" != "$(cat "$config")" ]; then
         [ -n "$overwrite" ] || complain "$out was begun with another stack or other parameters ($config), or its files have changed since; give those, name another OUT, or add --overwrite, which begins anew"
@@ -117,7 +122,7 @@ mkdir -p "$out"/{working,receipts}
 keep "$wanted" "$config"
 
 # A receipt of an output that is not there any more is no reason to leave out its step.
-for output in aligned.zarr:apply-transform aligned.zarr/1:downsample; do
+for output in rough.zarr:rough aligned.zarr:apply-transform aligned.zarr/1:downsample; do
     [ -e "$out/${output%:*}" ] || rm -f "$out/receipts/${output#*:}.json"
 done
 
@@ -126,11 +131,21 @@ for pass in $passes; do
     number=$((number + 1))
     IFS=: read -r reduction patch search <<< "$pass"
     [ -e "$out/pass$number.zarr" ] || rm -f "$out/receipts/relax-$number.json"
-    seen=$stack given=("${two[@]}")
+    seen=$stack given=("${two[@]}") given_one=("${one[@]}")
     if [ "$reduction" -gt 1 ]; then
-        seen=$out/working/reduced$reduction.zarr given=()
+        seen=$out/working/reduced$reduction.zarr given=() given_one=()
         step "downsample-$reduction" downsample "$stack" "${one[@]}" --output "$seen" \
             --factor "1,$reduction,$reduction" --levels 1 --resume
+    fi
+    if [ "$number" = 1 ] && [ -n "$is_rough" ]; then
+        code=0
+        attempt rough rough "$seen" "${given_one[@]}" --distance "$distance" --output "$out/rough.zarr" --resume || code=$?
+        case $code in
+            0) through=(--through "$out/rough.json") ;;
+            3) echo "$me: the passes begin with the sections as they are" >&2 ;;
+            2) complain "the parameters of rough are wrong; correct them, and give --overwrite too" ;;
+            *) exit $code ;;
+        esac
     fi
     fields=()
     for ((d = 1; d <= distance; d++)); do

@@ -47,6 +47,21 @@ pub fn list<T: AsRef<str>>(words: &[T]) -> String {
     }
 }
 
+/// Numbers in ascending order as text, with ranges: "0-4, 7".
+pub(crate) fn ranges(numbers: &[usize]) -> String {
+    let mut parts: Vec<[usize; 2]> = Vec::new();
+    for n in numbers {
+        match parts.last_mut() {
+            Some([_, last]) if *last + 1 == *n => *last = *n,
+            _ => parts.push([*n, *n]),
+        }
+    }
+    let text = |[first, last]: &[usize; 2]| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    parts.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
 /// A number in a short form: with a power of ten if it would otherwise have more than 12
 /// characters.
 pub fn number(value: f64) -> String {
@@ -83,6 +98,12 @@ pub fn numbers<T: std::fmt::Debug>(values: &[T]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_in_sequence_are_ranges() {
+        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
+        assert_eq!(ranges(&[]), "");
+    }
 
     #[test]
     fn a_quotation_is_short_whole_letters_and_no_orders_to_a_terminal() {

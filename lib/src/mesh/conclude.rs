@@ -12,6 +12,7 @@ use super::ties;
 use super::{Error, Options};
 use crate::blocks::{self, Context};
 use crate::geom::Grid;
+use crate::quote::ranges;
 use crate::volume::FieldOutput;
 
 /// A pair of sections is connected if most of its matches fit, and if their weights add up to this
@@ -278,19 +279,4 @@ pub(super) fn groups(pairs: &[PairCounts], sections: usize, fixed: &[usize]) -> 
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
     groups
-}
-
-/// Numbers in ascending order as text, with ranges: "0-4, 7".
-pub(super) fn ranges(numbers: &[usize]) -> String {
-    let mut parts: Vec<[usize; 2]> = Vec::new();
-    for n in numbers {
-        match parts.last_mut() {
-            Some([_, last]) if *last + 1 == *n => *last = *n,
-            _ => parts.push([*n, *n]),
-        }
-    }
-    let text = |[first, last]: &[usize; 2]| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    parts.iter().map(text).collect::<Vec<_>>().join(", ")
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::conclude::{PairCounts, groups, ranges};
+use super::conclude::{PairCounts, groups};
 use super::folds::folds;
 use super::layout::Layout;
 use super::matches::{Matches, Robust};
@@ -430,5 +430,4 @@ fn sections_that_no_match_connects_are_groups() {
     assert_eq!(groups(&pairs, 8, &[]), [vec![4, 5, 6, 7], vec![0, 1, 2]]);
     (pairs[3].matched, pairs[3].weight) = (200, 6.0);
     assert_eq!(groups(&pairs, 8, &[]), [vec![4, 5, 6, 7], vec![0, 1, 2]]);
-    assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
 }

@@ -4,7 +4,8 @@ use super::histogram::{Bins, ForceTable, Histogram};
 use super::{Error, Image, PairSums, Samples};
 
 /// A similarity measure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum SimilarityMeasure {
     /// Normalised correlation: brightness and contrast may differ.

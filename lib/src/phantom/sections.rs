@@ -192,7 +192,7 @@ impl Sections {
         for (flag, value, least, most) in [
             ("--max-displacement", self.max_displacement, 0.0, quarter),
             ("--max-shift", self.max_shift, 0.0, quarter),
-            ("--max-rotation", self.max_rotation, 0.0, 45.0),
+            ("--max-rotation", self.max_rotation, 0.0, 180.0),
             ("--wavelength", self.wavelength, 64.0, 1e9),
             ("--noise", self.noise, 0.0, 20.0),
             ("--defects", self.defects, 0.0, 5.0),

@@ -59,18 +59,25 @@ pub(super) struct Evidence {
 /// Judges `map`, which follows `start`; `None` if too few wrong maps with enough overlap exist.
 ///
 /// * `scale`: scale of `start`, moving lengths divided by fixed lengths
-/// * `enough`: evidence at which coarser resolutions are no longer tried
+/// * `enough`: evidence at which no further resolution is tried
+/// * `coarse_first`: whether coarse resolutions, which take less time, are tried first
 pub(super) fn judge(
     images: &ImagePair<'_>,
     start: &InitialMap<'_>,
     map: &Affine,
     scale: f64,
     enough: f64,
+    coarse_first: bool,
 ) -> Option<Evidence> {
     let finest = images.finest(scale);
     let mut best: Option<Evidence> = None;
     let fine = (0..MAX_DOUBLINGS).map(|number| finest * 2f64.powi(number));
-    for resolution in fine.filter(|r| images.voxels(*r) <= MAX_VOXELS).take(LEVELS) {
+    let fine = fine.filter(|r| images.voxels(*r) <= MAX_VOXELS).take(LEVELS);
+    let mut resolutions: Vec<f64> = fine.collect();
+    if coarse_first {
+        resolutions.reverse();
+    }
+    for resolution in resolutions {
         let Ok(level) = images.clipped(resolution, scale, start, MAX_SAMPLES) else { continue };
         let Some(one) = at_level(&level, start, map, images) else { continue };
         if best.as_ref().is_none_or(|best| one.evidence > best.evidence) {

@@ -118,13 +118,15 @@ fn at_level(
 
 fn line(level: &Level, optimum: &Optimum, images: &ImagePair<'_>) -> Value {
     let metric = images.options.metric.shown(optimum.energy);
-    tracing::info!(
-        resolution_um = level.resolution[0],
-        metric,
-        iterations = optimum.iterations,
-        overlap = level.overlap(optimum.count),
-        "refined"
-    );
+    if !images.quiet {
+        tracing::info!(
+            resolution_um = level.resolution[0],
+            metric,
+            iterations = optimum.iterations,
+            overlap = level.overlap(optimum.count),
+            "refined"
+        );
+    }
     json!({
         "resolution_um": level.resolution[0],
         "samples": level.samples(),

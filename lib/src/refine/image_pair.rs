@@ -9,12 +9,14 @@ use crate::metric::{
 
 /// Both images, and the options by which they are compared.
 pub(super) struct ImagePair<'a> {
-    pub(super) fixed: Pyramid,
-    pub(super) moving: Pyramid,
+    pub(super) fixed: &'a Pyramid,
+    pub(super) moving: &'a Pyramid,
     /// Whether both images are single planes, which lie at z = 0.
     pub(super) planar: bool,
     pub(super) options: &'a Options,
     pub(super) seed: u64,
+    /// Whether the steps are not logged, because the pair is one of many.
+    pub(super) quiet: bool,
 }
 
 /// The initial map of a refinement.
@@ -101,7 +103,7 @@ impl ImagePair<'_> {
             padding::mark(image.grid.shape, &mut image.voxels);
             clip(detail(&image, resolution))
         };
-        let images = [image(&self.fixed, resolutions[0]), image(&self.moving, resolutions[1])];
+        let images = [image(self.fixed, resolutions[0]), image(self.moving, resolutions[1])];
         let samples = self.options.samples.map_or(samples, |most| most.min(samples));
         self.compare(images, resolutions, self.options.metric.of_details(), Some(samples), start)
     }

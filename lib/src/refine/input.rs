@@ -4,7 +4,7 @@ use super::pyramid::{OWN_RESOLUTION_FACTOR, Pyramid, decimation, finest, read_at
 use super::{Error, InputVolume};
 use crate::blocks::Context;
 use crate::geom::{Box3, Grid};
-use crate::metric::Image;
+use crate::metric::{Image, padding};
 use crate::volume::{Volume, levels};
 
 /// Bytes of decoded chunks that are cached for each volume.
@@ -92,12 +92,69 @@ impl OpenedInput {
         if planar {
             (image.grid.origin[0], image.grid.spacing[0]) = (0.0, 1.0);
         }
-        let own = finest(&source.grid());
-        Ok(Pyramid::new(
-            image,
-            if resolution < OWN_RESOLUTION_FACTOR * own { own } else { resolution },
-        ))
+        Ok(pyramid(image, &source.grid(), resolution))
     }
+
+    /// The mask, if there is one.
+    pub(super) fn mask(&self) -> Option<&Volume> {
+        self.mask.as_ref()
+    }
+
+    /// The coarsest stored level with all sections whose pixels are no larger than `resolution`
+    /// (micrometres).
+    fn sections(&self, resolution: f64) -> &Volume {
+        let given = self.grid();
+        let fits = |volume: &&Volume| {
+            let grid = volume.grid();
+            let [_, y, x] = grid.spacing;
+            grid.shape[0] == given.shape[0] && y.max(x) <= 1.01 * resolution
+        };
+        let fits = self.stored.iter().filter(fits);
+        fits.max_by(|a, b| finest(&a.grid()).total_cmp(&finest(&b.grid())))
+            .unwrap_or(&self.stored[0])
+    }
+
+    /// The number of pixels of a section at `resolution` (micrometres).
+    pub(super) fn plane_pixels(&self, resolution: f64) -> u64 {
+        let grid = plane_of(&self.sections(resolution).grid(), 0).1;
+        let (_, step) = decimation(&grid, finest(&grid), resolution);
+        (1..3).map(|a| grid.shape[a].div_ceil(step[a]) as u64).product()
+    }
+
+    /// The image pyramid of a section, at z = 0, whose finest level has about the resolution
+    /// `resolution` (micrometres). Pixels at which the mask is 0, and padding, are NaN.
+    ///
+    /// # Errors
+    /// Errors of reading.
+    pub(super) fn plane(&self, z: usize, resolution: f64) -> Result<Pyramid, Error> {
+        let source = self.sections(resolution);
+        let (part, grid) = plane_of(&source.grid(), z);
+        let mut image =
+            read_at(&grid, resolution, |tile| source.read::<f32>(&tile.shift(part.min)))?;
+        if let Some(mask) = &self.mask {
+            apply_mask(mask, &mut image)?;
+        }
+        // the outlines of sections on an empty background resemble each other
+        padding::mark(image.grid.shape, &mut image.voxels);
+        (image.grid.origin[0], image.grid.spacing[0]) = (0.0, 1.0);
+        Ok(pyramid(image, &grid, resolution))
+    }
+}
+
+/// The box of a section of a stack, and its grid.
+fn plane_of(grid: &Grid, z: usize) -> (Box3, Grid) {
+    let bounds = grid.bounds();
+    let (mut min, mut max) = (bounds.min, bounds.max);
+    (min[0], max[0]) = (z as i64, z as i64 + 1);
+    let part = Box3::new(min, max);
+    (part, grid.crop(&part))
+}
+
+/// The pyramid of an image that was read from a volume on `grid` at `resolution` (micrometres).
+fn pyramid(image: Image, grid: &Grid, resolution: f64) -> Pyramid {
+    let own = finest(grid);
+    let read = if resolution < OWN_RESOLUTION_FACTOR * own { own } else { resolution };
+    Pyramid::new(image, read)
 }
 
 /// Sets voxels to NaN where the nearest mask voxel is 0 or NaN, and outside the mask.
@@ -151,7 +208,7 @@ const PER_VOXEL: [u64; 2] = [9, 13];
 /// Bytes per sample: location, value, sorted values, moving value and gradient.
 const PER_SAMPLE: u64 = 28;
 /// Bytes that each thread holds while reading: input, two stages of smoothing, output.
-const PER_THREAD: u64 = 48 << 20;
+pub(super) const PER_THREAD: u64 = 48 << 20;
 /// Bytes per voxel of either image that each thread holds while it refines a candidate of a search:
 /// the image, its detail, and sorted values.
 const PER_SEARCHED: u64 = 12;

@@ -28,6 +28,7 @@ mod model;
 mod optimise;
 mod options;
 mod pyramid;
+mod rough;
 mod search;
 mod search_image;
 #[cfg(test)]
@@ -37,6 +38,9 @@ pub use error::{Error, Refusal};
 #[cfg(feature = "cli")]
 pub use flags::Flags;
 pub use options::{Options, SearchOptions};
+#[cfg(feature = "cli")]
+pub use rough::RoughFlags;
+pub use rough::{RoughOptions, rough};
 
 use chance::Evidence;
 use coarse_to_fine::{Refinement, refine_levels};
@@ -170,12 +174,15 @@ impl RefineJob<'_> {
         if self.ctx.notes_plan("aligning the images", &blocks::Budget::of(self.ctx), &cost) {
             return Ok(None);
         }
+        let fixed = self.sides[0].image(resolution[0], self.planar)?;
+        let moving = self.sides[1].image(resolution[1], self.planar)?;
         let images = ImagePair {
-            fixed: self.sides[0].image(resolution[0], self.planar)?,
-            moving: self.sides[1].image(resolution[1], self.planar)?,
+            fixed: &fixed,
+            moving: &moving,
             planar: self.planar,
             options: self.options,
             seed: self.ctx.seed,
+            quiet: false,
         };
         self.record_input(resolution, bytes);
         let whole = self.chain.as_affine();
@@ -234,7 +241,7 @@ impl RefineJob<'_> {
         if done.refusal.is_some() || wanted == 0.0 {
             return None;
         }
-        let judged = chance::judge(images, start, &done.map, size, wanted);
+        let judged = chance::judge(images, start, &done.map, size, wanted, false);
         if judged.is_none() {
             tracing::warn!(
                 "the volumes are too small to tell the map found from wrong ones: look at the result"

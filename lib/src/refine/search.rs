@@ -110,7 +110,7 @@ pub(super) fn search(
             .collect();
         sort(&mut candidates);
         candidates = distinct(candidates, (options.keep >> (2 * stage + 2)).max(2), &placements);
-        if let Some(best) = candidates.first() {
+        if let Some(best) = candidates.first().filter(|_| !images.quiet) {
             tracing::info!(
                 "search, stage {} of 4: {} candidates are left; the best score is {:.3}",
                 stage + 1,
@@ -301,7 +301,7 @@ impl<'a> PlacementSearch<'a> {
     }
 
     fn pyramid(&self, moving: bool) -> &Pyramid {
-        if moving { &self.images.moving } else { &self.images.fixed }
+        if moving { self.images.moving } else { self.images.fixed }
     }
 
     /// The placement of the version with the linear part `linear`, and the linear part of the map

@@ -1,0 +1,189 @@
+//! Tests that sections are placed whatever their rotation, and piece by piece if they are broken.
+
+use tempfile::TempDir;
+
+use super::links::{Link, Piece, link};
+use super::tree::Tree;
+use super::{RoughOptions, rough};
+use crate::blocks::{self, Context};
+use crate::geom::{Affine, Grid, Point};
+use crate::metric::{Image, hash, unit};
+use crate::phantom::{Sections, score_sections, sections};
+use crate::refine::pyramid::Pyramid;
+use crate::refine::{Error, InputVolume};
+use crate::volume::Select;
+
+/// A texture without repetition: bilinear noise at three scales.
+fn texture([y, x]: [f64; 2], seed: u64) -> f64 {
+    let mut sum = 0.0;
+    for (octave, size) in [6.0, 13.0, 29.0].into_iter().enumerate() {
+        let (y, x) = (y / size + 500.0, x / size + 500.0);
+        let (row, column) = (y.floor(), x.floor());
+        let (fy, fx) = (y - row, x - column);
+        let corner = |dy: f64, dx: f64| {
+            let at = ((row + dy) as u64) << 32 | (column + dx) as u64;
+            unit(hash(seed + octave as u64, at), 0)
+        };
+        sum += (1.0 - fy) * ((1.0 - fx) * corner(0.0, 0.0) + fx * corner(0.0, 1.0))
+            + fy * ((1.0 - fx) * corner(1.0, 0.0) + fx * corner(1.0, 1.0));
+    }
+    100.0 * sum
+}
+
+const SIZE: usize = 192;
+
+/// The image that shows at p the place `map(p)` of the tissue.
+fn image(map: impl Fn([f64; 2]) -> [f64; 2], seed: u64) -> Pyramid {
+    let grid = Grid::new([1, SIZE, SIZE], [1.0; 3], [0.0; 3]);
+    let at = |i: usize| [(i / SIZE) as f64, (i % SIZE) as f64];
+    let voxels = (0..SIZE * SIZE).map(|i| texture(map(at(i)), seed) as f32).collect();
+    Pyramid::new(Image { grid, voxels }, 1.0)
+}
+
+/// A rotation about the middle of the image, followed by a shift.
+fn turned(degrees: f64, shift: [f64; 2]) -> Affine {
+    let middle: Point = [0.0, 95.5, 95.5];
+    let (sin, cos) = degrees.to_radians().sin_cos();
+    let linear = [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]];
+    Affine::translation(middle.map(|m| -m))
+        .then(&Affine::from_parts(linear, [0.0, middle[1] + shift[0], middle[2] + shift[1]]))
+}
+
+fn in_plane(map: &Affine, [y, x]: [f64; 2]) -> [f64; 2] {
+    let [_, y, x] = map.apply([0.0, y, x]);
+    [y, x]
+}
+
+fn distance(a: [f64; 2], b: [f64; 2]) -> f64 {
+    (a[0] - b[0]).hypot(a[1] - b[1])
+}
+
+#[test]
+fn a_section_is_found_at_any_rotation_and_mirrored_on_request() {
+    let plain = image(|p| p, 1);
+    for (degrees, mirrored) in [(137.0, false), (-61.0, true)] {
+        let map = turned(degrees, [9.0, -14.0]);
+        let place = |p: [f64; 2]| {
+            let [y, x] = in_plane(&map, p);
+            if mirrored { [y, 191.0 - x] } else { [y, x] }
+        };
+        let other = image(place, 1);
+        let options = RoughOptions { allow_reflection: mirrored, ..RoughOptions::default() };
+        let found = link([1, 0], [&other, &plain], &options, 0);
+        assert!(found.is_believed(), "{:?}", found.refusal);
+        assert_eq!(found.pieces.len(), 1);
+        for p in [[60.0, 70.0], [120.0, 80.0], [96.0, 130.0]] {
+            let error = distance(found.forward(p), place(p));
+            assert!(error < 0.5, "{degrees}: {error}");
+            assert!(distance(found.backward(found.forward(p)), p) < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn unrelated_sections_are_not_linked() {
+    let found = link([1, 0], [&image(|p| p, 1), &image(|p| p, 77)], &RoughOptions::default(), 0);
+    assert!(!found.is_believed() && found.refusal.is_some(), "{found:?}");
+}
+
+#[test]
+fn the_pieces_of_a_broken_section_have_maps_of_their_own() {
+    let plain = image(|p| p, 5);
+    let [one, two] = [turned(24.0, [4.0, 6.0]), turned(24.0 + 31.0, [-8.0, 26.0])];
+    // the right part of the section, 70 of 192 columns, has turned and moved away
+    let place = |p: [f64; 2]| in_plane(if p[1] < 122.0 { &one } else { &two }, p);
+    let broken = image(place, 5);
+    let options = RoughOptions::default();
+    let there = link([1, 0], [&broken, &plain], &options, 0);
+    let back = link([1, 0], [&plain, &broken], &options, 0);
+    for (found, way) in [(&there, "from the broken section"), (&back, "to the broken section")] {
+        assert!(found.is_believed(), "{way}: {:?}", found.refusal);
+        assert_eq!(found.pieces.len(), 2, "{way}");
+    }
+    for p in [[50.0, 60.0], [120.0, 90.0], [90.0, 150.0], [60.0, 165.0]] {
+        let errors = [distance(there.forward(p), place(p)), distance(back.backward(p), place(p))];
+        assert!(errors.iter().all(|error| *error < 1.5), "{p:?}: {errors:?}");
+    }
+    let whole = RoughOptions { pieces: 1, ..RoughOptions::default() };
+    assert_eq!(link([1, 0], [&broken, &plain], &whole, 0).pieces.len(), 1);
+}
+
+fn shifted(section: usize, other: usize, evidence: f64, by: f64) -> Link {
+    let pieces = vec![Piece([[1.0, 0.0, by], [0.0, 1.0, 0.0]])];
+    Link { section, other, evidence, pieces, ..Link::default() }
+}
+
+#[test]
+fn sections_are_placed_along_the_links_with_the_most_evidence() {
+    // the link from 2 to 1 is wrong and has little evidence; 4 has none; 5 is linked to 3 only
+    let mut links = vec![
+        shifted(1, 0, 50.0, 1.0),
+        shifted(2, 1, 13.0, 99.0),
+        shifted(2, 0, 40.0, 3.0),
+        shifted(3, 2, 60.0, 4.0),
+        shifted(3, 1, 30.0, 6.0),
+        shifted(4, 3, 0.0, 0.0),
+        shifted(5, 3, 20.0, 5.0),
+    ];
+    links[5].refusal = Some("chance".to_owned());
+    let tree = Tree::of(&links, 6, None);
+    assert_eq!((tree.root, tree.not_placed()), (2, vec![4]));
+    let grid = Grid::new([6, 2, 2], [1.0; 3], [0.0; 3]);
+    let all = tree.displacements(&links, &grid);
+    let along_y: Vec<f32> = (0..6).map(|section| all[section * 8]).collect();
+    // 4 follows the first of its neighbours
+    assert_eq!(along_y, [3.0, 2.0, 0.0, -4.0, -4.0, -9.0]);
+    let tree = Tree::of(&links, 6, Some(0));
+    assert_eq!(tree.displacements(&links, &grid)[8..9], [-1.0]);
+}
+
+/// Runs `rough` on a phantom of sections; returns the folder and the result.
+fn of_phantom(of: &Sections, options: &RoughOptions) -> (TempDir, Result<(), Error>) {
+    let folder = tempfile::tempdir().unwrap();
+    let ctx = Context::default();
+    sections(of, folder.path(), &ctx).unwrap();
+    let stack = folder.path().join("sections.zarr").display().to_string();
+    let output = folder.path().join("rough.zarr").display().to_string();
+    let input = InputVolume { location: &stack, select: Select::default(), mask: None };
+    let result = rough(&input, &output, options, &ctx);
+    (folder, result)
+}
+
+const PHANTOM: Sections = Sections {
+    shape: [6, 224, 224],
+    spacing: [0.05, 0.01, 0.01],
+    max_displacement: 4.0,
+    wavelength: 160.0,
+    max_shift: 20.0,
+    max_rotation: 180.0,
+    noise: 1.0,
+    defects: 0.0,
+    seed: 8,
+};
+
+#[test]
+fn a_stack_of_turned_sections_is_placed() {
+    let (folder, result) = of_phantom(&PHANTOM, &RoughOptions::default());
+    result.unwrap();
+    let chain = folder.path().join("rough.json").display().to_string();
+    let score = score_sections(folder.path(), &[chain]).unwrap();
+    assert!(score.worst_section < 4.0, "{}", score.worst_section);
+}
+
+#[test]
+fn a_stack_that_falls_apart_is_refused_and_writes_nothing() {
+    // noise buries the tissue
+    let buried = Sections { noise: 20.0, shape: [4, 96, 96], ..PHANTOM };
+    let (folder, result) = of_phantom(&buried, &RoughOptions::default());
+    let Err(Error::Blocks(blocks::Error::Rejected(message))) = result else { panic!("{result:?}") };
+    assert!(message.starts_with("only "), "{message}");
+    assert!(!folder.path().join("rough.zarr").exists());
+    assert!(!folder.path().join("rough.json").exists());
+}
+
+#[test]
+fn what_is_no_stack_is_refused() {
+    let with_flag = RoughOptions { reference: Some(6), ..RoughOptions::default() };
+    let (_, result) = of_phantom(&PHANTOM, &with_flag);
+    assert!(result.unwrap_err().to_string().contains("--reference 6 is out of range"));
+}
