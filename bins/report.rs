@@ -5,21 +5,34 @@ use std::process::ExitCode;
 
 use voxloom::blocks::Context;
 use voxloom::cli::{self, FixedArgs, FlagSet, MovingArgs, Program, Purpose};
-use voxloom::report::{self, NamedLocation, Request};
+use voxloom::report::{self, NamedLocation, Request, StackRequest};
 use voxloom::volume::Volume;
 
 /// Shows an alignment on one page: pictures and numbers before and after each step.
+///
+/// With --stack and --aligned, it shows the sections of a stack before and after their alignment.
 #[derive(clap::Args)]
 pub(crate) struct Report {
     /// Receipts of the programs, or arrays that contain one
     #[arg(value_name = "RECEIPT")]
     receipts: Vec<PathBuf>,
     /// The fixed volume
-    #[arg(long, value_name = "LOC")]
-    fixed: String,
+    #[arg(long, value_name = "LOC", required_unless_present = "stack")]
+    fixed: Option<String>,
     /// The moving volume, not resampled
-    #[arg(long, value_name = "LOC")]
-    moving: String,
+    #[arg(long, value_name = "LOC", required_unless_present = "stack")]
+    moving: Option<String>,
+    /// In place of --fixed and --moving: a stack of sections, not resampled; flags of the fixed
+    /// volume apply to it
+    #[arg(long, value_name = "LOC", requires = "aligned",
+        conflicts_with_all = ["fixed", "moving", "stage", "matches", "fixed_spots", "blocks_table", "truth_score"])]
+    stack: Option<String>,
+    /// The aligned stack
+    #[arg(long, value_name = "LOC", requires = "stack")]
+    aligned: Option<String>,
+    /// Transforms from the aligned stack to its sections, in the order in which they are applied
+    #[arg(long, value_name = "LOC", num_args = 1.., requires = "stack")]
+    transform: Vec<String>,
     /// Result of a step, resampled onto the fixed grid; repeat the flag for further steps, in order
     #[arg(long, value_name = "NAME=LOC")]
     stage: Vec<NamedLocation>,
@@ -61,7 +74,7 @@ impl Program for Report {
     }
 
     fn pipes(&self) -> Vec<&'static str> {
-        vec!["receipts", "matches", "fixed_spots", "blocks_table", "truth_score"]
+        vec!["receipts", "transform", "matches", "fixed_spots", "blocks_table", "truth_score"]
     }
 
     fn run(self, ctx: &Context) -> anyhow::Result<()> {
@@ -69,9 +82,25 @@ impl Program for Report {
         let papers = self.receipts.iter().chain(papers).map(|path| path.display().to_string());
         let scores = self.truth_score.iter().map(|score| score.location.clone());
         papers.chain(scores).for_each(|location| ctx.input_file(&location));
+        if let (Some(stack), Some(aligned)) = (&self.stack, &self.aligned) {
+            self.transform.iter().for_each(|location| ctx.input_file(location));
+            let request = StackRequest {
+                stack: stack.clone(),
+                select: self.of_fixed.select(),
+                aligned: aligned.clone(),
+                transform: self.transform,
+                receipts: self.receipts,
+                title: self.title,
+                output: self.output,
+            };
+            return Ok(report::write_stack(&request, ctx)?);
+        }
+        let (Some(fixed), Some(moving)) = (&self.fixed, &self.moving) else {
+            anyhow::bail!("--fixed and --moving are wanted, or --stack and --aligned");
+        };
         let request = Request {
-            fixed: Volume::open(&self.fixed, &self.of_fixed.select())?,
-            moving: Volume::open(&self.moving, &self.of_moving.select())?,
+            fixed: Volume::open(fixed, &self.of_fixed.select())?,
+            moving: Volume::open(moving, &self.of_moving.select())?,
             stages: self.stage,
             receipts: self.receipts,
             matches: self.matches,

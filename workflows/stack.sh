@@ -4,14 +4,14 @@
 #   workflows/stack.sh STACK OUT [--spacing Z,Y,X] [--passes LIST] [--distance N] [--no-rough] [--params FILE]
 #       [--overwrite]
 #
-# STACK is a volume, a folder or pattern of images, or a table of sections. A rough alignment over all
-# rotations comes first; --no-rough leaves it out, for sections that are in place but for a few degrees
-# and a twentieth of their width. Each pass compares each
-# section with the N sections before it (2 by default) as they lie after the pass before, and aligns
-# all of them together. A pass is REDUCTION:PATCH:SEARCH, the factor by which the sections are
-# reduced, and the size of a patch and the longest shift in pixels of the reduced sections; LIST holds
-# passes separated by spaces. By default, the first pass sees sections of 128 to 256 pixels, the
-# others three and one quarter of these patches at growing resolution.
+# STACK is a volume, a folder or pattern of images, or a table of sections. They are first aligned
+# roughly, over all rotations; --no-rough leaves this out, for sections that are in place but for a few
+# degrees and a twentieth of their width. Then each pass compares each section with the N sections
+# before it (2 by default) as they lie after the pass before, and aligns all of them together. A pass is
+# REDUCTION:PATCH:SEARCH, the factor by which the sections are reduced, and the size of a patch and the
+# longest shift in pixels of the reduced sections; LIST holds passes separated by spaces. By default,
+# the first pass sees sections of 128 to 256 pixels, the others three and one quarter of these patches
+# at growing resolution. OUT/report.html shows the result.
 #
 # After an interruption or a failure, the same command line continues the work: a step that has a
 # receipt is not repeated. --overwrite begins anew, as it must with other sections or parameters. The
@@ -61,7 +61,8 @@ command -v relax > /dev/null || complain "relax is not on PATH; set VOXLOOM_BIN 
 
 # The stack as the programs are to take it.
 one=(${spacing:+--spacing "$spacing"})
-two=(${spacing:+--fixed-spacing "$spacing" --moving-spacing "$spacing"})
+fixed=(${spacing:+--fixed-spacing "$spacing"})
+two=("${fixed[@]}" ${spacing:+--moving-spacing "$spacing"})
 
 # The shape of the stack, as z y x.
 facts=$(inspect --json --quiet "${one[@]}" "$stack") \
@@ -105,7 +106,7 @@ wanted=$(
     printf '# stack: %s\n# spacing: %s\n# passes: %s\n# distance: %s\n# rough: %s\n# files: %s\n' \
         "$stack" "$spacing" "$passes" "$distance" "${is_rough:-0}" "$content"
 )
-made="params.yaml receipts working rough.zarr rough.json aligned.zarr aligned.json summary.tsv"
+made="params.yaml receipts working rough.zarr rough.json aligned.zarr aligned.json summary.tsv report.html report.json"
 if [ -e "$config" ] && grep -q '^# passes: ' "$config"; then
     if [ -n "$overwrite" ] || [ "$wanted" != "$(cat "$config")" ]; then
         [ -n "$overwrite" ] || complain "$out was begun with another stack or other parameters ($config), or its files have changed since; give those, name another OUT, or add --overwrite, which begins anew"
@@ -122,11 +123,12 @@ mkdir -p "$out"/{working,receipts}
 keep "$wanted" "$config"
 
 # A receipt of an output that is not there any more is no reason to leave out its step.
-for output in rough.zarr:rough aligned.zarr:apply-transform aligned.zarr/1:downsample; do
+[ -e "$out/aligned.zarr" ] || rm -f "$out/receipts/report.json"
+for output in rough.zarr:rough aligned.zarr:apply-transform aligned.zarr/1:downsample report.html:report; do
     [ -e "$out/${output%:*}" ] || rm -f "$out/receipts/${output#*:}.json"
 done
 
-number=0 through=()
+number=0 through=() receipts=()
 for pass in $passes; do
     number=$((number + 1))
     IFS=: read -r reduction patch search <<< "$pass"
@@ -148,6 +150,7 @@ for pass in $passes; do
         esac
     fi
     fields=()
+    [ ! -e "$out/receipts/rough.json" ] || [ "$number" -gt 1 ] || receipts+=("$out/receipts/rough.json")
     for ((d = 1; d <= distance; d++)); do
         name=pass$number-$d code=0
         attempt "flow-$number-$d" flow "$seen" "$seen" "${given[@]}" --planes --distance "$d" --patch "$patch" --search "$search" \
@@ -156,7 +159,7 @@ for pass in $passes; do
             attempt "clean-flow-$number-$d" clean-flow "$out/working/flow-$name.json" --output "$out/working/clean-$name.zarr" --resume || code=$?
         fi
         case $code in
-            0) fields+=("$out/working/clean-$name.json") ;;
+            0) fields+=("$out/working/clean-$name.json") && receipts+=("$out/receipts/flow-$number-$d.json") ;;
             3) echo "$me: pass $number goes on without the matches at distance $d" >&2 ;;
             2) complain "the parameters of flow or clean-flow are wrong; correct them, and give --overwrite too" ;;
             *) exit $code ;;
@@ -167,12 +170,14 @@ for pass in $passes; do
         exit 3
     fi
     step "relax-$number" relax "${fields[@]}" --stack "${through[@]}" --output "$out/pass$number.zarr" --resume
-    through=(--through "$out/pass$number.json")
+    through=(--through "$out/pass$number.json") receipts+=("$out/receipts/relax-$number.json")
 done
 keep "$(cat "$out/pass$number.json")" "$out/aligned.json"
 step apply-transform apply-transform "$stack" --onto "$stack" "${two[@]}" --transform "$out/aligned.json" \
     --output "$out/aligned.zarr" --resume
 step downsample downsample "$out/aligned.zarr" --resume
+step report report "${receipts[@]}" "$out"/receipts/{apply-transform,downsample}.json --stack "$stack" "${fixed[@]}" \
+    --aligned "$out/aligned.zarr" --transform "$out/aligned.json" --output "$out/report.html" --overwrite
 
 # pairs RECEIPT: prints section, distance, matched nodes, outliers and residual of each pair.
 pairs() {
@@ -185,4 +190,4 @@ pairs() {
 keep "$(printf 'section\tdistance\tmatched\toutliers\trms_um\n' && pairs "$out/receipts/relax-$number.json")" "$out/summary.tsv"
 missing=$(sed -nE 's/.*"not_placed": "([^"]*)".*/\1/p' "$out/receipts/relax-$number.json")
 [ -z "$missing" ] || echo "$me: too few matches place sections $missing; they follow their neighbours" >&2
-echo "$out/aligned.zarr"
+echo "$out/report.html"

@@ -92,6 +92,22 @@ fn flow_of_planes(scene: &Scene) -> String {
     scene.at("planes.json")
 }
 
+const ROUGH: ProgramRun = ProgramRun {
+    name: "rough",
+    arguments: |scene| {
+        let folder = scene.at("stack");
+        if !Path::new(&folder).exists() {
+            let size = ["sections", "--size", "9,96,96", "--defects", "0", "--wavelength", "100"];
+            let size = size.iter().chain(&["--max-displacement", "2", "--max-shift", "8"]);
+            program("phantom").args(size).args(["-o", &folder, "-q"]).assert().success();
+        }
+        let stack = format!("{folder}/sections.zarr");
+        let mut all = words([&stack, "-o", &scene.at("rough.zarr"), "--max-rotation", "3"]);
+        all.extend(words(["--distance", "1", "--threads", "1"]));
+        all
+    },
+};
+
 const RELAX: ProgramRun = ProgramRun {
     name: "relax",
     arguments: |scene| {
@@ -300,6 +316,11 @@ fn flow_is_the_same_in_parts_and_after_kills() {
 #[test]
 fn cleaned_flow_is_the_same_in_parts_and_after_kills() {
     is_the_same_in_parts_and_after_kills(&CLEAN);
+}
+
+#[test]
+fn a_rough_alignment_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&ROUGH);
 }
 
 #[test]

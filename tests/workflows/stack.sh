@@ -4,7 +4,7 @@
 # stack_sh OUT ARGUMENTS...: aligns the sections of a phantom, which are made first.
 stack_sh() {
     if [ ! -e "$scene/stack/truth.json" ]; then
-        phantom sections --size 9,224,240 --max-shift 10 --max-displacement 5 --wavelength 160 --defects 0 --seed 4 -o "$scene/stack"
+        phantom sections --size 9,224,240 --max-shift 10 --max-rotation 180 --max-displacement 5 --wavelength 160 --defects 0 --seed 4 -o "$scene/stack"
     fi
     local out=$1
     shift

@@ -30,10 +30,12 @@ mod planes;
 mod receipts;
 mod residuals;
 mod source;
+mod stack;
 mod views;
 mod windows;
 
 pub use agreement::Agreement;
+pub use stack::{StackRequest, write_stack};
 
 use agreement::Survey;
 use figures::{Ortho, PanelLayout, STATUSES};
@@ -204,13 +206,7 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     };
     let report = compose(&subject, papers, ctx.threads)?;
     ctx.check_inputs()?;
-    if let Some(folder) = output.parent().filter(|folder| !store::is_remote(folder)) {
-        std::fs::create_dir_all(folder).map_err(|source| Error::Io {
-            action: "create",
-            path: folder.display().to_string(),
-            source,
-        })?;
-    }
+    create_folder_of(output)?;
     write_whole(&state_path, pretty(&report.state).as_bytes())?;
     write_whole(&numbers_path, pretty(&report.numbers).as_bytes())?;
     // the page is written last: if it exists, so do the other files
@@ -218,6 +214,18 @@ pub fn write(request: &Request, ctx: &Context) -> Result<(), Error> {
     ctx.output_file(output);
     record(&report.numbers, ctx);
     Ok(())
+}
+
+/// Creates the folder of a file, unless it is in a bucket.
+fn create_folder_of(output: &Path) -> Result<(), Error> {
+    let Some(folder) = output.parent().filter(|folder| !store::is_remote(folder)) else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder).map_err(|source| Error::Io {
+        action: "create",
+        path: folder.display().to_string(),
+        source,
+    })
 }
 
 /// The memory for comparing all volumes: the tiles of each volume, and its decoded chunks.

@@ -9,7 +9,13 @@ use super::figures::short;
 use super::planes::{LOCAL_RANGE, agreement_colour};
 use super::receipts::Receipt;
 
-const TEMPLATE: &str = include_str!("page.html");
+/// The templates: the two pages, and what both contain.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("page.html", include_str!("page.html")),
+    ("stack.html", include_str!("stack.html")),
+    ("style.html", include_str!("style.html")),
+    ("runs.html", include_str!("runs.html")),
+];
 
 /// The numbers and figures of one stage.
 pub(super) struct StageView {
@@ -46,8 +52,7 @@ pub(super) struct View {
 /// # Errors
 /// [`Error::Page`] if the template does not match its data, which tests rule out.
 pub(super) fn render(view: &View) -> Result<String, Error> {
-    let mut environment = Environment::new();
-    environment.add_template("page.html", TEMPLATE)?;
+    let environment = environment()?;
     let stages: Vec<Safe> = view.stages.iter().enumerate().map(stage).collect();
     let first = view.stages.first().and_then(|s| s.agreement.ncc_overlap);
     let last = view.stages.last().and_then(|s| s.agreement.ncc_overlap);
@@ -78,6 +83,75 @@ pub(super) fn render(view: &View) -> Result<String, Error> {
         neuroglancer => view.neuroglancer.as_str(),
     })?;
     Ok(page)
+}
+
+fn environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    for (name, template) in TEMPLATES {
+        environment.add_template(name, template)?;
+    }
+    Ok(environment)
+}
+
+/// Everything that the page of a stack shows.
+pub(super) struct StackPage {
+    pub(super) title: String,
+    pub(super) stack: Value,
+    pub(super) aligned: Value,
+    pub(super) sections: usize,
+    pub(super) not_placed: String,
+    /// The median correlations before and after.
+    pub(super) ncc: [Option<f64>; 2],
+    /// Titles, units, figures and legends.
+    pub(super) charts: Vec<Value>,
+    pub(super) overlays: Vec<Value>,
+    pub(super) strips: Vec<Value>,
+    pub(super) arrows: String,
+    pub(super) arrow_caption: String,
+    pub(super) pairs: Vec<[String; 6]>,
+    pub(super) pairs_in_all: usize,
+    pub(super) receipts: Vec<Receipt>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Renders the page of a stack as HTML.
+///
+/// # Errors
+/// [`Error::Page`] if the template does not match its data, which tests rule out.
+pub(super) fn render_stack(page: &StackPage) -> Result<String, Error> {
+    let drawn = |figures: &[Value]| -> Vec<Safe> { figures.iter().map(of_figure).collect() };
+    Ok(environment()?.get_template("stack.html")?.render(context! {
+        title => page.title.as_str(),
+        version => env!("CARGO_PKG_VERSION"),
+        stack => of_json(&page.stack),
+        aligned => of_json(&page.aligned),
+        sections => page.sections,
+        not_placed => page.not_placed.as_str(),
+        ncc_before => figure(page.ncc[0]),
+        ncc_after => figure(page.ncc[1]),
+        charts => drawn(&page.charts),
+        overlays => drawn(&page.overlays),
+        strips => drawn(&page.strips),
+        arrows => Safe::from_safe_string(page.arrows.clone()),
+        arrow_caption => page.arrow_caption.as_str(),
+        pairs => page.pairs.clone(),
+        pairs_in_all => page.pairs_in_all,
+        runs => runs(&page.receipts).iter().map(of_json).collect::<Vec<_>>(),
+        totals => totals(&page.receipts).as_ref().map(of_json),
+        receipts => of_json(&page.receipts.iter().map(Receipt::view).collect()),
+        warnings => page.warnings.clone(),
+    })?)
+}
+
+/// As [`of_json`], for an object whose text `figure` is HTML.
+fn of_figure(value: &Value) -> Safe {
+    let Value::Object(map) = value else { return of_json(value) };
+    Safe::from_pairs(map.iter().map(|(name, value)| {
+        let is_drawing = name == "figure";
+        let drawing = value.as_str().filter(|_| is_drawing);
+        let safe = drawing.map(|drawing| Safe::from_safe_string(drawing.to_owned()));
+        (name.as_str(), safe.unwrap_or_else(|| of_json(value)))
+    }))
 }
 
 /// Converts a JSON value to a value of the template engine.

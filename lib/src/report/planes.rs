@@ -124,6 +124,14 @@ fn byte(share: f32) -> u8 {
     (share * 255.0).round() as u8
 }
 
+/// A plane in grey.
+pub(super) fn plain(plane: &Plane, contrast: Contrast) -> Picture {
+    plane.picture(|i| {
+        let v = byte(stage_shade(contrast, plane.values[i]));
+        [v, v, v, 255]
+    })
+}
+
 /// A projection in grey, dimmed so that spots drawn on top of it stand out.
 pub(super) fn grey(shape: [usize; 2], values: &[f32], contrast: Contrast) -> Picture {
     let pixels = values

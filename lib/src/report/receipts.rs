@@ -74,6 +74,11 @@ impl Receipt {
         self.text("program")
     }
 
+    /// A value among the results.
+    pub(super) fn result(&self, name: &str) -> Option<&Value> {
+        self.body.get("results")?.get(name)
+    }
+
     fn number(&self, pointer: [&str; 2]) -> Option<f64> {
         self.body.get(pointer[0])?.get(pointer[1])?.as_f64()
     }

@@ -1,7 +1,7 @@
-//! The identity of runs of `flow`, `clean-flow` and `relax`.
+//! The identity of runs of `rough`, `flow`, `clean-flow` and `relax`.
 
 use super::line::{Line, only_itself};
-use super::{field, matrix, texture, tied_pair};
+use super::{field, matrix, texture, tied_pair, two_channels};
 use crate::scene::Scene;
 
 #[test]
@@ -72,6 +72,38 @@ fn clean_flow_is_tied_to_every_flag() {
     ];
     // a plane, or a volume, is one task
     only_itself(&scene, &line, &changes, &["block-size", "seed"]);
+}
+
+#[test]
+fn rough_is_tied_to_every_flag() {
+    let scene = Scene::new();
+    let (stack, out) = (two_channels(&scene, "stack.zarr"), scene.at("out.zarr"));
+    let mask = scene.volume("mask.zarr", [32, 40, 48], |_| 1u8);
+    let flags = [
+        ("output", out.as_str()),
+        ("channel", "0"),
+        ("max-rotation", "3"),
+        ("distance", "1"),
+        ("min-evidence", "0"),
+    ];
+    let line = Line::new("rough", &[&stack], &flags);
+    let changes = [
+        ("channel", "1"),
+        ("spacing", "1,1,2"),
+        ("origin", "0,0,5"),
+        ("mask", &mask),
+        ("distance", "2"),
+        ("max-rotation", "4"),
+        ("scale-range", "0.9..1.1"),
+        ("allow-reflection", ""),
+        ("pieces", "1"),
+        ("metric", "mean-squares"),
+        ("min-overlap", "0.4"),
+        ("min-evidence", "5"),
+        ("reference", "2"),
+        ("seed", "7"),
+    ];
+    only_itself(&scene, &line, &changes, &["time", "image", "block-size"]);
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub(super) struct Found {
 
 /// Searches for the map between two images, near `given` and elsewhere; the error is the reason why
 /// none is believed.
-pub(super) fn find(images: &ImagePair<'_>, given: &Affine) -> Result<Found, String> {
+fn find(images: &ImagePair<'_>, given: &Affine) -> Result<Found, String> {
     let once = attempt(images, given, SearchExtent::AsAsked);
     if once.is_ok() {
         return once;
@@ -143,7 +143,12 @@ pub(super) fn find(images: &ImagePair<'_>, given: &Affine) -> Result<Found, Stri
     attempt(images, given, SearchExtent::Wider).or(once)
 }
 
-fn attempt(images: &ImagePair<'_>, given: &Affine, extent: SearchExtent) -> Result<Found, String> {
+/// As [`find`], with a search of this extent.
+pub(super) fn attempt(
+    images: &ImagePair<'_>,
+    given: &Affine,
+    extent: SearchExtent,
+) -> Result<Found, String> {
     let Options { search: Some(what), min_evidence, .. } = images.options else {
         return Err("no search is asked for".to_owned());
     };

@@ -49,7 +49,7 @@ const SAMPLES: usize = 16_000;
 /// The width of the margin of the field around a section, as a fraction of its side.
 const MARGIN: f64 = 0.125;
 /// The angle between the rotations that are tried, radians.
-const ROTATION_STEP: f64 = 4.0 / 180.0 * std::f64::consts::PI;
+const ROTATION_STEP: f64 = 6.0 / 180.0 * std::f64::consts::PI;
 /// The ratio of scales that are tried one after the other.
 const SCALE_STEP: f64 = 1.06;
 /// The memory of a task per pixel that is compared, bytes: images of two sections, their details and
@@ -124,7 +124,7 @@ impl RoughOptions {
             max_translation: None,
             scale_range: self.scale_range,
             allow_reflection: self.allow_reflection,
-            keep: 8,
+            keep: 6,
         }
     }
 

@@ -2,17 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::links::{find, in_space};
+use super::links::{attempt, in_space};
 use crate::geom::{Affine, Grid};
 use crate::metric::{Image, PairSums, sample};
 use crate::refine::image_pair::{ImagePair, detail};
 use crate::refine::pyramid::Pyramid;
-use crate::refine::search::scale;
+use crate::refine::search::{SearchExtent, scale};
 
 /// The longest side of the images whose local correlations are computed, pixels.
 const SIDE: f64 = 256.0;
-/// The side of a cell, pixels; correlations are those of 3 x 3 cells.
+/// The side of a cell, pixels.
 const CELL: usize = 8;
+/// A window reaches this many cells to each side: where it is asked whether a map explains a section,
+/// and where maps are compared with each other. The larger window averages chance out; the smaller
+/// one resolves the border between pieces.
+const REACH: [usize; 2] = [3, 1];
 /// A cell has content if its variance is this fraction of the median variance of the cells, or more.
 const CONTENT: f64 = 0.1;
 /// A map explains a cell if the correlation there is this fraction of that of the best cells, or
@@ -60,7 +64,9 @@ struct Cells {
 
 impl Cells {
     /// The cells of one section of a pair: the fixed one, or with the inverse maps the moving one.
-    fn of(images: &ImagePair<'_>, maps: &[Affine], is_moving: bool) -> Self {
+    ///
+    /// * `reach`: half the width of a window, cells
+    fn of(images: &ImagePair<'_>, maps: &[Affine], is_moving: bool, reach: usize) -> Self {
         let size = maps.first().map_or(1.0, |map| scale(map, true));
         let sides = [images.fixed, images.moving];
         let resolution = resolution(images);
@@ -68,13 +74,13 @@ impl Cells {
         let [fixed, moving] = [0, 1].map(|i| detail(&sides[i].at(resolutions[i]), resolutions[i]));
         if is_moving {
             let back: Vec<Affine> = maps.iter().filter_map(|map| map.inverse().ok()).collect();
-            Self::between(&moving, &fixed, &back)
+            Self::between(&moving, &fixed, &back, reach)
         } else {
-            Self::between(&fixed, &moving, maps)
+            Self::between(&fixed, &moving, maps, reach)
         }
     }
 
-    fn between(own: &Image, other: &Image, maps: &[Affine]) -> Self {
+    fn between(own: &Image, other: &Image, maps: &[Affine], reach: usize) -> Self {
         let Grid { shape: [_, ny, nx], spacing, origin, .. } = own.grid;
         let shape = [ny, nx].map(|n| n.div_ceil(CELL));
         let mut sums = vec![vec![PairSums::default(); shape[0] * shape[1]]; maps.len()];
@@ -92,12 +98,12 @@ impl Cells {
                 }
             }
         }
-        let own_sums = windows(&own_sums, shape);
+        let own_sums = windows(&own_sums, shape, reach);
         let variance = |sums: &PairSums| sums.centred()[0] / sums.n;
         let mut variances: Vec<f64> =
             own_sums.iter().filter(|sums| sums.n > 0.0).map(variance).collect();
         let median = rank(&mut variances, 0.5);
-        let full = (9 * CELL * CELL) as f64;
+        let full = ((2 * reach + 1) * CELL).pow(2) as f64;
         let has_content: Vec<bool> = own_sums
             .iter()
             .map(|sums| sums.n >= 0.25 * full && variance(sums) >= CONTENT * median)
@@ -105,7 +111,7 @@ impl Cells {
         let correlations = sums
             .iter()
             .map(|sums| {
-                windows(sums, shape)
+                windows(sums, shape, reach)
                     .iter()
                     .zip(&own_sums)
                     .map(|(sums, own)| {
@@ -148,8 +154,8 @@ impl Cells {
             self.cells().map(|cell| self.has_content[cell] && self.best(cell).1 < limit).collect();
         self.cells()
             .map(|cell| {
-                let around = neighbours(cell, self.shape).filter(|other| is_left[*other]).count();
-                is_left[cell] && around >= 4
+                let alike = around(cell, self.shape, 1).filter(|other| is_left[*other]).count();
+                is_left[cell] && alike >= 4
             })
             .collect()
     }
@@ -186,7 +192,7 @@ impl Cells {
         while of.iter().any(Option::is_none) && of.iter().any(Option::is_some) {
             let before = of.clone();
             for cell in self.cells().filter(|cell| before[*cell].is_none()) {
-                of[cell] = neighbours(cell, self.shape).find_map(|other| before[other]);
+                of[cell] = around(cell, self.shape, 1).find_map(|other| before[other]);
             }
         }
         let of = of.into_iter().map(Option::unwrap_or_default).collect();
@@ -204,23 +210,23 @@ fn longest(images: &ImagePair<'_>) -> f64 {
     (1..3).map(|a| grid.shape[a] as f64 * grid.spacing[a]).fold(0.0, f64::max)
 }
 
-/// The sums of the 3 x 3 cells around each cell.
-fn windows(cells: &[PairSums], shape: [usize; 2]) -> Vec<PairSums> {
+/// The sums of the window around each cell.
+fn windows(cells: &[PairSums], shape: [usize; 2], reach: usize) -> Vec<PairSums> {
     (0..cells.len())
         .map(|cell| {
             let mut sum = cells[cell];
-            neighbours(cell, shape).for_each(|other| sum.merge(&cells[other]));
+            around(cell, shape, reach).for_each(|other| sum.merge(&cells[other]));
             sum
         })
         .collect()
 }
 
-/// The up to eight neighbours of a cell.
-fn neighbours(cell: usize, [ny, nx]: [usize; 2]) -> impl Iterator<Item = usize> {
+/// The other cells of the window around a cell.
+fn around(cell: usize, [ny, nx]: [usize; 2], reach: usize) -> impl Iterator<Item = usize> {
     let [y, x] = [cell / nx, cell % nx];
-    let rows = y.saturating_sub(1)..(y + 2).min(ny);
+    let rows = y.saturating_sub(reach)..(y + reach + 1).min(ny);
     rows.flat_map(move |row| {
-        let columns = x.saturating_sub(1)..(x + 2).min(nx);
+        let columns = x.saturating_sub(reach)..(x + reach + 1).min(nx);
         columns.map(move |column| row * nx + column)
     })
     .filter(move |other| *other != cell)
@@ -238,7 +244,7 @@ fn rank(values: &mut [f64], at: f64) -> f64 {
 /// The map of another piece: of the part of both sections that `maps` do not explain; `None` if
 /// this part is small, or if no other map is believed there.
 pub(super) fn next(images: &ImagePair<'_>, maps: &[Affine]) -> Option<Affine> {
-    let [own, other] = [false, true].map(|is_moving| Cells::of(images, maps, is_moving));
+    let [own, other] = [false, true].map(|is_moving| Cells::of(images, maps, is_moving, REACH[0]));
     let [marked, marked_other] = [own.unexplained(), other.unexplained()];
     let left: Vec<usize> = own.cells().filter(|cell| marked[*cell]).collect();
     let is_small = |cells: &Cells, marked: &[bool]| {
@@ -251,7 +257,7 @@ pub(super) fn next(images: &ImagePair<'_>, maps: &[Affine]) -> Option<Affine> {
     let [fixed, moving] =
         [own.masked(images.fixed, &marked), other.masked(images.moving, &marked_other)];
     let parts = ImagePair { fixed: &fixed, moving: &moving, ..*images };
-    let found = find(&parts, maps.first()?).ok()?.map;
+    let found = attempt(&parts, maps.first()?, SearchExtent::AsAsked).ok()?.map;
     let longest = longest(images);
     let is_other = maps.iter().all(|map| {
         let mut away: Vec<f64> = left
@@ -272,7 +278,7 @@ pub(super) fn without_unused(images: &ImagePair<'_>, maps: Vec<Affine>) -> Vec<A
     if maps.len() == 1 {
         return maps;
     }
-    let cells = Cells::of(images, &maps, false);
+    let cells = Cells::of(images, &maps, false, REACH[1]);
     let (content, limit) = (cells.content(), cells.limit());
     let mut counts = vec![0; maps.len()];
     for cell in &content {
@@ -286,5 +292,5 @@ pub(super) fn without_unused(images: &ImagePair<'_>, maps: Vec<Affine>) -> Vec<A
 
 /// Where each map holds: in the fixed section, and in the moving one.
 pub(super) fn labels(images: &ImagePair<'_>, maps: &[Affine]) -> [Labels; 2] {
-    [false, true].map(|is_moving| Cells::of(images, maps, is_moving).labels())
+    [false, true].map(|is_moving| Cells::of(images, maps, is_moving, REACH[1]).labels())
 }
