@@ -57,8 +57,7 @@ flags:
 
 lint:
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --workspace --lib --locked --features cuda -- -D warnings
+	cargo clippy --workspace --all-targets --locked --features cuda -- -D warnings
 	cargo clippy -p voxloom --lib --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 

@@ -23,6 +23,7 @@ include { PLAN } from './modules/plan'
 include { RANSAC } from './modules/ransac'
 include { REPORT } from './modules/report'
 include { read_samplesheet ; keep_samplesheet } from './modules/samplesheet'
+include { absolute ; all_parts ; by_name ; in_parts ; keep_parameters ; sections_of } from './modules/parameters'
 
 workflow ALIGN {
     take:
@@ -153,10 +154,11 @@ workflow {
     def rounds = sheet ? sheet.rows.groupBy { row -> row.round }.collect { name, of_round -> a_round(name, of_round[0].moving, out) } : [a_round('', moving, out)]
     def carried = sheet ? sheet.rows.findAll { row -> row.channel } : []
     def header = [fixed: fixed, until: params.until, moving: moving, onto: params.onto ? absolute(params.onto) : '']
-    def config = keep_parameters(header, sections_of(params), out)
+    def config = keep_parameters(header, sections_of(params, 'params.schema.json'), out, ['params.yaml', 'report.html', 'summary.tsv', 'transforms', 'points'])
     if (sheet) {
         keep_samplesheet(sheet, out)
     }
+    file("${out}/spots").mkdirs()
     rounds.each { round -> ['working', 'spots', 'transforms'].each { folder -> file("${round.folder}/${folder}").mkdirs() } }
 
     ready = []
@@ -182,21 +184,6 @@ workflow {
     workflow.onComplete = {
         log.info(workflow.success ? "${out}/${sheet ? 'summary.tsv' : 'report.html'}" : "failed; the same command with -resume goes on from there")
     }
-}
-
-// Each job once for each of its parts.
-def in_parts(jobs, parts) {
-    return jobs.flatMap { job, done -> (1..parts).collect { k -> [job, [flag: "--part ${k}/${parts}".toString(), suffix: ".part-${k}-${parts}".toString()], done] } }
-}
-
-// Each job once more, to finish it, when all its parts are done.
-def all_parts(results, parts) {
-    return results.groupTuple(size: parts).map { job, receipts -> [job, [flag: '--finish', suffix: ''], by_name(receipts)] }
-}
-
-// The receipts sorted by name, so that their order is the same in every run.
-def by_name(receipts) {
-    return receipts.toList().sort { receipt -> receipt.name }
 }
 
 // The job that picks the resolution at which a volume is aligned.
@@ -247,60 +234,4 @@ def page(round, stages) {
 def a_round(name, moving, out) {
     def folder = name ? "${out}/${name}".toString() : out
     return [name: name, moving: moving, folder: folder, receipts: "${folder}/receipts".toString()]
-}
-
-// A location that is valid in every working folder: URLs are unchanged, paths become absolute.
-def absolute(location) {
-    return "${location}".contains('://') ? "${location}".toString() : workflow.launchDir.resolve("${location}").normalize().toString()
-}
-
-// The parameters of the programs, by program. Unknown parameters are an error.
-def sections_of(given) {
-    def schema = new groovy.json.JsonSlurper().parseText(file("${projectDir}/../conf/params.schema.json").text)
-    def programs = schema['$defs']
-    def settings = schema.properties.keySet() - programs.keySet()
-    def ours = ['phantom', 'queue', 'cluster_options', 'submit_rate', 'bind', 'container']
-    // The engine turns names with a hyphen into camel case.
-    def known = settings + ours + programs.keySet() + programs.keySet().collect { name -> camel_case(name) }
-    def unknown = given.keySet().findAll { name -> !known.contains(name) }
-    def sections = programs.keySet()
-        .collectEntries { name -> [(name): given.find { key, section -> section && key in [name, camel_case(name)] }?.value] }
-        .findAll { _name, section -> section }
-    sections.each { name, section ->
-        unknown += (section.keySet() - programs[name].properties.keySet()).collect { key -> "${name}: ${key}" }
-    }
-    if (unknown) {
-        error("Unknown parameters: ${unknown.join(', ')}. conf/params.schema.json lists those of the programs.")
-    }
-    return sections
-}
-
-def camel_case(name) {
-    def words = name.tokenize('-')
-    return words.head() + words.tail().collect { word -> word.capitalize() }.join()
-}
-
-// Saves the volumes and parameters of the run with the results; a run with others is refused and
-// needs another folder.
-def keep_parameters(header, sections, out) {
-    def kept = file("${out}/params.yaml")
-    if (['zarr.json', '.zarray', '.zgroup', 'attributes.json'].any { metadata -> file("${out}/${metadata}").exists() }) {
-        error("${out} is a volume; --outdir is the folder of the results, give another name")
-    }
-    def json = groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(sections))
-    def lines = header.findAll { _name, value -> value }.collect { name, value -> "# ${name}: ${value}" }
-    def wanted = (lines + [json]).join('\n') + '\n'
-    def begun = file("${out}/receipts").exists() || (kept.exists() && kept.text.contains('# fixed: '))
-    def other = begun ? null : ['params.yaml', 'report.html', 'summary.tsv', 'transforms', 'points'].find { name -> file("${out}/${name}").exists() }
-    if (other) {
-        error("${out}/${other} is there, and no run of this workflow has made it; give another --outdir")
-    }
-    if (!kept.exists()) {
-        ['spots', 'working'].each { folder -> file("${out}/${folder}").mkdirs() }
-        kept.text = wanted
-    }
-    else if (kept.text != wanted) {
-        error("${out} was begun with other volumes or parameters (${kept.name}); give those, or another --outdir")
-    }
-    return kept
 }

@@ -48,7 +48,6 @@ while [ $# -gt 0 ]; do
 done
 [ ${#locations[@]} -eq 2 ] || usage 2 >&2
 stack=${locations[0]} out=${locations[1]} label=
-case $distance in '' | *[!0-9]* | 0*) complain "--distance $distance is not a number from 1" ;; esac
 case $out in *://*) complain "OUT is $out, and receipts need a local folder" ;; esac
 there "$stack" || complain "there is no $stack"
 case $out/ in "$stack"/*) complain "OUT lies in the stack, $stack; give another folder" ;; esac
@@ -64,33 +63,10 @@ one=(${spacing:+--spacing "$spacing"})
 fixed=(${spacing:+--fixed-spacing "$spacing"})
 two=("${fixed[@]}" ${spacing:+--moving-spacing "$spacing"})
 
-# The shape of the stack, as z y x.
+# The passes, one per line: number, reduction, patch, search and distance.
 facts=$(inspect --json --quiet "${one[@]}" "$stack") \
     || complain "$stack cannot be taken as it is; of several channels, first copy one: transcode $stack --channel 0 -o stack.zarr"
-shape=$(sed -nE 's/.*"kind":"volume".*"shape":\[([0-9]+),([0-9]+),([0-9]+)\].*/\1 \2 \3/p' <<< "$facts")
-[ -n "$shape" ] || complain "$stack is no stack of sections; inspect shows what it is"
-case $facts in
-    *'"spacing":null'*) complain "$stack does not say the size of its pixels; give --spacing Z,Y,X: thickness and pixel size in micrometres (10,1,1 if they are unknown)" ;;
-esac
-read -r sections height width <<< "$shape"
-[ "$sections" -gt 1 ] || complain "$stack has one section, and no other to align it to"
-if [ "$distance" -ge "$sections" ]; then distance=$((sections - 1)); fi
-
-# The first pass at 128 to 256 pixels, then at four times the resolution of the pass before, and at
-# last with small patches.
-if [ -z "$passes" ]; then
-    least=$((height < width ? height : width)) reduction=1
-    while [ $((least / (2 * reduction))) -ge 128 ]; do reduction=$((2 * reduction)); done
-    passes="$reduction:40:20"
-    while [ "$reduction" -gt 1 ]; do
-        reduction=$((reduction > 4 ? reduction / 4 : 1))
-        passes+=" $reduction:96:12"
-    done
-    passes+=" 1:48:8"
-fi
-for pass in $passes; do
-    [[ $pass =~ ^[1-9][0-9]*:[1-9][0-9]*:[1-9][0-9]*$ ]] || complain "the pass $pass is not REDUCTION:PATCH:SEARCH, such as 4:40:20"
-done
+listed=$(awk -v stack="$stack" -v distance="$distance" -v passes="$passes" -f "$here/passes.awk" <<< "$facts" 2>&1) || complain "$listed"
 
 # The stack and the parameters of the run are saved with the results; of a local stack, so are the
 # names, sizes and times of its files.
@@ -104,7 +80,7 @@ config=$out/params.yaml folder=$out
 wanted=$(
     if [ -n "$params" ]; then printf '%s\n' "$(cat -- "$params")"; else echo '{}'; fi
     printf '# stack: %s\n# spacing: %s\n# passes: %s\n# distance: %s\n# rough: %s\n# files: %s\n' \
-        "$stack" "$spacing" "$passes" "$distance" "${is_rough:-0}" "$content"
+        "$stack" "$spacing" "$(cut -d " " -f 2-4 <<< "$listed" | tr " \n" ": ")" "$distance" "${is_rough:-0}" "$content"
 )
 made="params.yaml receipts working rough.zarr rough.json aligned.zarr aligned.json summary.tsv report.html report.json"
 if [ -e "$config" ] && grep -q '^# passes: ' "$config"; then
@@ -128,10 +104,8 @@ for output in rough.zarr:rough aligned.zarr:apply-transform aligned.zarr/1:downs
     [ -e "$out/${output%:*}" ] || rm -f "$out/receipts/${output#*:}.json"
 done
 
-number=0 through=() receipts=()
-for pass in $passes; do
-    number=$((number + 1))
-    IFS=: read -r reduction patch search <<< "$pass"
+through=() receipts=()
+while read -r number reduction patch search distance <&3; do
     [ -e "$out/pass$number.zarr" ] || rm -f "$out/receipts/relax-$number.json"
     seen=$stack given=("${two[@]}") given_one=("${one[@]}")
     if [ "$reduction" -gt 1 ]; then
@@ -170,24 +144,16 @@ for pass in $passes; do
         exit 3
     fi
     step "relax-$number" relax "${fields[@]}" --stack "${through[@]}" --output "$out/pass$number.zarr" --resume
-    through=(--through "$out/pass$number.json") receipts+=("$out/receipts/relax-$number.json")
-done
-keep "$(cat "$out/pass$number.json")" "$out/aligned.json"
+    through=(--through "$out/pass$number.json") receipts+=("$out/receipts/relax-$number.json") last=$number
+done 3<<< "$listed"
+keep "$(cat "$out/pass$last.json")" "$out/aligned.json"
 step apply-transform apply-transform "$stack" --onto "$stack" "${two[@]}" --transform "$out/aligned.json" \
     --output "$out/aligned.zarr" --resume
 step downsample downsample "$out/aligned.zarr" --resume
 step report report "${receipts[@]}" "$out"/receipts/{apply-transform,downsample}.json --stack "$stack" "${fixed[@]}" \
     --aligned "$out/aligned.zarr" --transform "$out/aligned.json" --output "$out/report.html" --overwrite
 
-# pairs RECEIPT: prints section, distance, matched nodes, outliers and residual of each pair.
-pairs() {
-    awk -F'[:,]' '
-        /"section"/ { section = $2 } /"distance"/ { distance = $2 } /"matched"/ { matched = $2 }
-        /"outliers"/ { outliers = $2 } /"rms_um"/ { rms = $2 }
-        /"held_out_rms_um"/ { print section "\t" distance "\t" matched "\t" outliers "\t" (matched > 0 ? rms : "") }
-    ' "$1" | tr -d ' '
-}
-keep "$(printf 'section\tdistance\tmatched\toutliers\trms_um\n' && pairs "$out/receipts/relax-$number.json")" "$out/summary.tsv"
-missing=$(sed -nE 's/.*"not_placed": "([^"]*)".*/\1/p' "$out/receipts/relax-$number.json")
+keep "$(awk -f "$here/pairs.awk" "$out/receipts/relax-$last.json")" "$out/summary.tsv"
+missing=$(sed -nE 's/.*"not_placed": "([^"]*)".*/\1/p' "$out/receipts/relax-$last.json")
 [ -z "$missing" ] || echo "$me: too few matches place sections $missing; they follow their neighbours" >&2
 echo "$out/report.html"

@@ -1,6 +1,6 @@
-"""Exits with 0 if conf/params.schema.json and conf/samplesheet.schema.json are valid schemas that
-accept valid examples and refuse wrong ones, and if the former lists all flags of the programs,
-except those that the workflow sets itself or that have no effect in it.
+"""Exits with 0 if conf/params.schema.json, conf/stack.schema.json and conf/samplesheet.schema.json are
+valid schemas that accept valid examples and refuse wrong ones, and if the first two list all flags of
+the programs, except those that the workflow sets itself or that have no effect in it.
 
     check_schema.py FOLDER_OF_THE_PROGRAMS
 """
@@ -15,9 +15,11 @@ import jsonschema
 import yaml
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-SETTINGS = {"fixed", "moving", "samplesheet", "onto", "until", "outdir", "parts"}  # of the workflows, not of a program
+# Settings of the workflows, which are not of a program.
+SETTINGS = {"fixed", "moving", "samplesheet", "onto", "until", "outdir", "parts"}
+STACK_SETTINGS = {"stack", "spacing", "passes", "distance", "no-rough", "outdir", "parts"}
 GIVEN = set(
-    "output mask fixed-spots moving-spots matches initial table transform onto fixed moving stage blocks-table truth-score "
+    "output mask fixed-spots moving-spots matches initial table transform onto fixed moving stage blocks-table truth-score stack aligned "
     "shape out-spacing out-origin points direction inverse-transform with-original level "
     "part finish plan resume overwrite no-sync allow-unfinished endpoint receipt threads memory config progress verbose quiet log-json help version".split()
 )
@@ -28,6 +30,17 @@ IDLE = {"seed", "block-size", "allow-failed"}
 OWN = {
     "downsample": {"zarr-format", "image", "channel", "time", "spacing", "origin"},
     "pick-level": {"scratch", "like", "parameters", "channel", "time", "image", "spacing", "origin"},
+}
+VOLUME = {"image", "channel", "time", "spacing", "origin"}
+PAIR = {f"{side}-{name}" for side in ["fixed", "moving"] for name in VOLUME}
+OF_STACKS = {
+    "rough": VOLUME | {"distance"},
+    "flow": PAIR | {"planes", "distance", "patch", "search", "through", "fixed-mask", "moving-mask"},
+    "clean-flow": {"fill"},
+    "relax": {"stack", "through"},
+    "apply-transform": PAIR,
+    "downsample": VOLUME | {"zarr-format", "factor", "levels"},
+    "report": PAIR,
 }
 
 schema = json.loads((CONF / "params.schema.json").read_text())
@@ -44,14 +57,28 @@ for wrong in [
 ]:
     assert not validator.is_valid(wrong), f"the schema takes {wrong}"
 
-assert schema["properties"].keys() == SETTINGS | schema["$defs"].keys()
-for program, section in schema["$defs"].items():
-    said = subprocess.run([Path(sys.argv[1]) / program, "--help"], capture_output=True, text=True, check=True)
-    flags = set(re.findall(r"^ +(?:-\w, )?--([a-z-]+)", said.stdout, re.MULTILINE))
-    named = section["properties"].keys()
-    assert named <= flags, f"{program} has no {sorted(named - flags)}"
-    missing = flags - named - GIVEN - IDLE - OWN.get(program, set())
-    assert not missing, f"the schema lacks of {program} {sorted(missing)}"
+stack = json.loads((CONF / "stack.schema.json").read_text())
+jsonschema.Draft202012Validator.check_schema(stack)
+of_stack = jsonschema.Draft202012Validator(stack)
+of_stack.validate({"passes": "4:40:20 1:96:12", "no-rough": True, "rough": {"max-rotation": 20}, "relax": {"fixed": [0]}})
+for wrong in [{"passes": "4:40"}, {"distance": 0}, {"relax": {"stiffnes": 1}}, {"fixed": "a"}]:
+    assert not of_stack.is_valid(wrong), f"the schema of stacks takes {wrong}"
+
+
+def compare(schema, settings, own):
+    """Compares the sections of a schema with the flags that the programs list."""
+    assert schema["properties"].keys() == settings | schema["$defs"].keys()
+    for program, section in schema["$defs"].items():
+        said = subprocess.run([Path(sys.argv[1]) / program, "--help"], capture_output=True, text=True, check=True)
+        flags = set(re.findall(r"^ +(?:-\w, )?--([a-z-]+)", said.stdout, re.MULTILINE))
+        named = section["properties"].keys()
+        assert named <= flags, f"{program} has no {sorted(named - flags)}"
+        missing = flags - named - GIVEN - IDLE - own.get(program, set())
+        assert not missing, f"the schema lacks of {program} {sorted(missing)}"
+
+
+compare(schema, SETTINGS, OWN)
+compare(stack, STACK_SETTINGS, OF_STACKS)
 
 sheet = json.loads((CONF / "samplesheet.schema.json").read_text())
 jsonschema.Draft202012Validator.check_schema(sheet)

@@ -1,11 +1,15 @@
-# Tests of stack.sh; run.sh sources this file after stage.sh.
+# Tests of the workflow `stack`; run.sh sources this file after stage.sh.
 # shellcheck shell=bash
 
-# stack_sh OUT ARGUMENTS...: aligns the sections of a phantom, which are made first.
-stack_sh() {
-    if [ ! -e "$scene/stack/truth.json" ]; then
+# make_stack: makes the phantom that the tests align, unless it is there.
+make_stack() {
+    [ -e "$scene/stack/truth.json" ] ||
         phantom sections --size 9,224,240 --max-shift 10 --max-rotation 180 --max-displacement 5 --wavelength 160 --defects 0 --seed 4 -o "$scene/stack"
-    fi
+}
+
+# stack_sh OUT ARGUMENTS...: aligns the sections of the phantom.
+stack_sh() {
+    make_stack
     local out=$1
     shift
     "$root/workflows/stack.sh" "$scene/stack/sections.zarr" "$scene/$out" --passes '2:40:16 1:48:8' "$@"
@@ -73,10 +77,63 @@ a_stack_refuses_what_does_not_fit() {
     [ ! -e others ]
 }
 
-# All tests of stack.sh.
+# stack_nf NAME ARGUMENTS..., stack_smk NAME ARGUMENTS...: as `stack_sh NAME`, in one pass and in two
+# parts, by Nextflow and by Snakemake.
+stack_nf() {
+    make_stack
+    mkdir -p "$scene/launch-$1"
+    cd "$scene/launch-$1"
+    NXF_SYNTAX_PARSER=v2 nextflow run "$root/workflows/stack.nf" -profile test --phantom false -ansi-log false \
+        --stack "$scene/stack/sections.zarr" --outdir "$scene/$1" --passes 2:40:16 --parts 2 "${@:2}"
+}
+
+stack_smk() {
+    make_stack
+    mkdir -p "$scene/launch-$1"
+    cd "$scene/launch-$1"
+    snakemake -s "$root/workflows/snakemake/stack.smk" --cores 2 --resources mem_mb=16000 "${@:2}" \
+        --workflow-profile "$root/workflows/snakemake/profiles/local" \
+        --config stack="$scene/stack/sections.zarr" outdir="$scene/$1" passes=2:40:16 parts=2
+}
+
+# as_the_script OUT: compares the results with those of stack.sh.
+as_the_script() {
+    [ -e "$scene/one-pass/report.html" ] ||
+        "$root/workflows/stack.sh" "$scene/stack/sections.zarr" "$scene/one-pass" --passes 2:40:16
+    for array in rough.zarr pass1.zarr aligned.zarr; do
+        diff -r -x zarr.json -x .voxloom "$scene/$1/$array" "$scene/one-pass/$array"
+    done
+    cmp "$scene/$1/summary.tsv" "$scene/one-pass/summary.tsv"
+    python -c '
+import json, sys
+one, other = (json.load(open(f"{path}/report.json")) for path in sys.argv[1:])
+assert one["sections"] == other["sections"] and one["pairs"] == other["pairs"]
+' "$scene/$1" "$scene/one-pass"
+}
+
+nextflow_aligns_a_stack() {
+    stack_nf "stack nf"
+    as_the_script "stack nf"
+    stack_nf "stack nf" -resume > "$scene/again"
+    fails grep -q 'Submitted process' "$scene/again"
+    fails stack_nf "stack nf" --distance 1 > "$scene/refused"
+    grep -q "begun with other volumes or parameters" "$scene/refused"
+}
+
+snakemake_aligns_a_stack() {
+    snakemake -s "$root/workflows/snakemake/stack.smk" --lint --config stack=a
+    stack_smk "stack smk"
+    as_the_script "stack smk"
+    stack_smk "stack smk" > "$scene/again" 2>&1
+    grep -q 'Nothing to be done' "$scene/again"
+}
+
+# All tests of stacks.
 test_stacks() {
     it "stack.sh aligns a stack, and does nothing twice" a_stack_is_aligned
     it "stack.sh goes on after kill -9" a_stack_goes_on_after_a_kill
     it "stack.sh does not take changed sections for the old ones" sections_that_have_changed_are_not_taken_for_the_old_ones
     it "stack.sh refuses what does not fit" a_stack_refuses_what_does_not_fit
+    it "nextflow aligns a stack as stack.sh does" nextflow_aligns_a_stack
+    it "snakemake aligns a stack as stack.sh does" snakemake_aligns_a_stack
 }

@@ -63,6 +63,7 @@ if "samplesheet" in config:
     refuse_changed_rows(OUT / "samplesheet.csv", COLUMNS, ROWS)
 
 
+include: "shares.smk"
 include: "places.smk"
 
 

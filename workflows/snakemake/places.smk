@@ -5,14 +5,6 @@ import shlex
 from pathlib import Path
 
 
-def flags(wildcards):
-    """The flags of a share: --part for a part, --finish after all parts."""
-    if not wildcards.share:
-        return "--finish --resume"
-    _, k, n = wildcards.share.split("-")
-    return f"--part {k}/{n} --resume"
-
-
 def after(step, *before):
     """The receipts that `step` waits for: a part for those of `before`, --finish for all parts."""
 
