@@ -60,11 +60,17 @@ impl Program for Phantom {
         let folder = self.output.unwrap_or_default();
         let spacing = self.spacing.map(|spacing| spacing.0);
         match self.kind {
-            Action::Rounds => Ok(phantom::rounds(&self.set.rounds(spacing), &folder, ctx)?),
+            Action::Rounds => {
+                self.set.refuse_those_of_sections()?;
+                Ok(phantom::rounds(&self.set.rounds(spacing), &folder, ctx)?)
+            }
             Action::Sections => {
                 Ok(phantom::sections(&self.set.sections(spacing, ctx.seed), &folder, ctx)?)
             }
-            Action::Score => score(&self.truth.unwrap_or_default(), &self.transform, ctx),
+            Action::Score => {
+                self.set.refuse_those_of_sections()?;
+                score(&self.truth.unwrap_or_default(), &self.transform, ctx)
+            }
         }
     }
 }

@@ -226,3 +226,14 @@ fn fields_that_do_not_fit_the_flags_are_refused() {
         refused(&scene, "relax", &[&line[..], &["-o", &out]].concat(), 2, &[words]);
     }
 }
+
+#[test]
+fn flags_and_folders_of_another_phantom_are_refused() {
+    let scene = Scene::new();
+    let (pair, map) =
+        (scene.at("pair"), scene.file("map.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"));
+    let rounds = ["rounds", "--max-shift", "5", "-o", &pair];
+    refused(&scene, "phantom", &rounds, 2, &["--max-shift is for sections"]);
+    let score = ["score", "--truth", &pair, "--transform", &map];
+    refused(&scene, "phantom", &score, 1, &["holds neither truth_points.csv nor sections.json"]);
+}

@@ -354,6 +354,17 @@ fn a_sampled_transform_is_the_same_in_parts_and_after_kills() {
 }
 
 #[test]
+fn a_field_that_is_being_replaced_has_no_chain() {
+    for (job, chain) in [(&DEFORM, "deform.json"), (&ROUGH, "rough.json")] {
+        let scene = Scene::new();
+        run(job, &scene, &[]);
+        assert!(Path::new(&scene.at(chain)).exists());
+        assert!(dies(job, &scene, &["--overwrite"], "after:1"), "{} is not killed", job.name);
+        assert!(!Path::new(&scene.at(chain)).exists(), "{} leaves the old chain", job.name);
+    }
+}
+
+#[test]
 fn the_second_pass_of_a_field_is_shared_and_resumed_too() {
     let wanted = whole(&DEFORM);
     let scene = Scene::new();

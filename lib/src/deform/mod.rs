@@ -287,6 +287,7 @@ pub fn align(
         TaskRows::sweep(&folder, ctx);
         return Ok(());
     }
+    ctx.replace_document(&document)?;
     let rows = TaskRows::new(&folder);
     let ends = first_pass(&pair, &plan, &rows, &folder, ctx)?;
     if !ctx.reaches_second_pass() {

@@ -3,6 +3,7 @@
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
 use super::{Rounds, Sections, parse_shape};
+use crate::blocks::Error;
 use crate::geom::Point;
 
 /// The default shapes and voxel sizes of rounds and of sections.
@@ -24,16 +25,16 @@ pub struct Flags {
     /// Noise level; 1 is that of a good camera
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub noise: f64,
-    /// sections: maximum shift of a section along each axis, pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 20.0)]
-    pub max_shift: f64,
-    /// sections: maximum rotation of a section
-    #[arg(long, value_name = "DEGREES", default_value_t = 1.0)]
-    pub max_rotation: f64,
+    /// sections: maximum shift of a section along each axis, pixels [default: 20]
+    #[arg(long, value_name = "PIXELS")]
+    pub max_shift: Option<f64>,
+    /// sections: maximum rotation of a section [default: 1]
+    #[arg(long, value_name = "DEGREES")]
+    pub max_rotation: Option<f64>,
     /// sections: how many are flawed; at 1, a twentieth is broken, a twentieth blank, a fortieth
-    /// imaged twice and a fortieth missing, and some have folds and tears
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    pub defects: f64,
+    /// imaged twice and a fortieth missing, and some have folds and tears [default: 1]
+    #[arg(long, value_name = "X")]
+    pub defects: Option<f64>,
 }
 
 impl Flags {
@@ -48,6 +49,24 @@ impl Flags {
         }
     }
 
+    /// Refuses the flags that are for sections alone.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], which names the first of them.
+    pub fn refuse_those_of_sections(&self) -> Result<(), Error> {
+        let given = [
+            ("--max-shift", self.max_shift),
+            ("--max-rotation", self.max_rotation),
+            ("--defects", self.defects),
+        ];
+        match given.iter().find(|(_, value)| value.is_some()) {
+            Some((flag, _)) => Err(Error::Usage(format!(
+                "{flag} is for sections, and has no effect here; leave it out"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// The parameters of sections.
     pub fn sections(&self, spacing: Option<Point>, seed: u64) -> Sections {
         Sections {
@@ -55,10 +74,10 @@ impl Flags {
             spacing: spacing.unwrap_or(SPACINGS[1]),
             max_displacement: self.max_displacement,
             wavelength: self.wavelength,
-            max_shift: self.max_shift,
-            max_rotation: self.max_rotation,
+            max_shift: self.max_shift.unwrap_or(20.0),
+            max_rotation: self.max_rotation.unwrap_or(1.0),
             noise: self.noise,
-            defects: self.defects,
+            defects: self.defects.unwrap_or(1.0),
             seed,
         }
     }

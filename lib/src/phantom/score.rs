@@ -44,6 +44,8 @@ impl Score {
     }
 }
 
+/// The file of the objects that both volumes of a pair show.
+const POINTS: &str = "truth_points.csv";
 /// Edge length, in micrometres, of the cells in which points are evaluated together. It bounds how
 /// much of a displacement field is in memory at a time.
 const CELL: f64 = 128.0;
@@ -64,7 +66,16 @@ struct PointRow {
 /// # Errors
 /// [`Error`] if the ground truth or a transform cannot be read.
 pub fn score(truth: &Path, transforms: &[String]) -> Result<Score, Error> {
-    let points = read_points(&truth.join("truth_points.csv"))?;
+    let path = truth.join(POINTS);
+    if !crate::store::exists(&path) {
+        let path = truth.display().to_string();
+        let message = format!(
+            "holds neither {POINTS} nor {}; give the folder that `phantom rounds` or `phantom sections` wrote",
+            super::sections::TRUTH
+        );
+        return Err(Error::Truth { path, message });
+    }
+    let points = read_points(&path)?;
     let moving = truth.join("moving.zarr");
     let spacing = Volume::open(&moving.to_string_lossy(), &Select::default())?.grid().spacing;
     of_points(&points, &transform::read_chain(transforms)?, spacing)

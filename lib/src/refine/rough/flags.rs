@@ -10,7 +10,7 @@ use crate::refine::flags::ScaleRange;
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Alignment")]
 pub struct RoughFlags {
-    /// Compare each section with this many sections before it
+    /// Compare each section with up to this many sections before it
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub distance: usize,
     /// Search rotations up to this angle, degrees

@@ -13,6 +13,9 @@ use crate::refine::pyramid::Pyramid;
 use crate::refine::search::{self, SearchExtent, scale};
 use crate::refine::{Error, Options};
 
+/// A map is certain if its evidence is this multiple of the minimum.
+const CERTAIN: f64 = 2.0;
+
 /// What the comparison of two sections found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Link {
@@ -61,6 +64,11 @@ impl Piece {
 impl Link {
     pub(super) fn is_believed(&self) -> bool {
         self.refusal.is_none() && !self.pieces.is_empty()
+    }
+
+    /// Whether the evidence is so strong that the section need not be compared with others.
+    pub(super) fn is_certain(&self, options: &RoughOptions) -> bool {
+        self.is_believed() && self.evidence >= CERTAIN * options.min_evidence
     }
 
     /// The place in `other` of a point of `section`.
@@ -161,7 +169,7 @@ pub(super) fn attempt(
     if let Some(refusal) = refusal {
         return Err(refusal.to_string());
     }
-    let judged = chance::judge(images, &start, &map, size, *min_evidence, true)
+    let judged = chance::judge(images, &start, &map, size, CERTAIN * min_evidence, true)
         .ok_or_else(|| "too little is in common to tell the map from wrong ones".to_owned())?;
     if judged.evidence < *min_evidence {
         return Err(format!(

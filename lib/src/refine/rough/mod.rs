@@ -1,7 +1,7 @@
 //! A rough alignment of the sections of a stack of which nothing is known.
 //!
-//! Each section is compared with those before it, up to a distance, over all rotations
-//! (`links.rs`). Where a section is broken, each piece gets a map of its own (`pieces.rs`). The
+//! Each section is compared with those before it, the nearest first, over all rotations (`links.rs`),
+//! until a map is found that stands out clearly, or up to a distance. Where a section is broken, each piece gets a map of its own (`pieces.rs`). The
 //! sections are then placed along the links with the most evidence (`tree.rs`).
 
 use std::path::Path;
@@ -257,9 +257,14 @@ impl Run<'_> {
             |task, images| {
                 let mut links = Vec::new();
                 for section in task.core.min[0] as usize..task.core.max[0] as usize {
-                    for other in section.saturating_sub(self.options.distance)..section {
+                    for other in (section.saturating_sub(self.options.distance)..section).rev() {
                         let pair = [section, other].map(|z| &images[z - first(task)]);
-                        links.push(link([section, other], pair, self.options, self.ctx.seed));
+                        let found = link([section, other], pair, self.options, self.ctx.seed);
+                        let is_certain = found.is_certain(self.options);
+                        links.push(found);
+                        if is_certain {
+                            break;
+                        }
                     }
                 }
                 Ok(links)

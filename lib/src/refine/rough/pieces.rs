@@ -25,7 +25,7 @@ const EXPLAINED: f64 = 0.35;
 /// The rank of the correlation of the best cells.
 const BEST: f64 = 0.9;
 /// The smallest piece, as a fraction of the cells with content.
-const LEAST_PIECE: f64 = 0.06;
+const LEAST_PIECE: f64 = 0.1;
 /// Pieces whose maps differ by less than this fraction of the longest side are one piece: patch
 /// flow finds such differences.
 const LEAST_SHIFT: f64 = 0.03;

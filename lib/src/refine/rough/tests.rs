@@ -11,7 +11,8 @@ use crate::metric::{Image, hash, unit};
 use crate::phantom::{Sections, score_sections, sections};
 use crate::refine::pyramid::Pyramid;
 use crate::refine::{Error, InputVolume};
-use crate::volume::Select;
+use crate::transform::read_chain;
+use crate::volume::{Codec, Dtype, Existing, Format, Output, Select, Spec};
 
 /// A texture without repetition: bilinear noise at three scales.
 fn texture([y, x]: [f64; 2], seed: u64) -> f64 {
@@ -179,6 +180,51 @@ fn a_stack_that_falls_apart_is_refused_and_writes_nothing() {
     assert!(message.starts_with("only "), "{message}");
     assert!(!folder.path().join("rough.zarr").exists());
     assert!(!folder.path().join("rough.json").exists());
+}
+
+/// Tissue that fills a square frame, which is turned on an empty background: the outlines fit to each
+/// other at four wrong rotations.
+#[test]
+fn outlines_on_an_empty_background_do_not_decide() {
+    const SIDE: f64 = 160.0;
+    let maps = [turned(12.0, [3.0, -2.0]), turned(65.0, [-4.0, 5.0]), turned(-88.0, [1.0, 2.0])];
+    let value = |i: usize| {
+        let [z, y, x] = [i / (SIZE * SIZE), i / SIZE % SIZE, i % SIZE];
+        let [y, x] = in_plane(&maps[z], [y as f64, x as f64]);
+        let is_inside = [y, x].iter().all(|v| (v - 95.5).abs() < SIDE / 2.0);
+        if is_inside { 20.0 + 0.6 * texture([y, x], 3) } else { 0.0 }
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let grid = Grid::new([3, SIZE, SIZE], [1.0; 3], [0.0; 3]);
+    let spec = Spec {
+        grid,
+        dtype: Dtype::U8,
+        chunk: [1, SIZE, SIZE],
+        shard: None,
+        codec: Codec::Raw,
+        format: Format::Zarr3,
+    };
+    let output = Output::create(&at("stack.zarr"), &spec, Existing::Refuse).unwrap();
+    let voxels: Vec<u8> = (0..3 * SIZE * SIZE).map(|i| value(i) as u8).collect();
+    output.write(&grid.bounds(), &voxels).unwrap();
+    let (stack, options) = (at("stack.zarr"), RoughOptions::default());
+    let input = InputVolume { location: &stack, select: Select::default(), mask: None };
+    rough(&input, &at("rough.zarr"), &options, &Context::default()).unwrap();
+    let chain = read_chain(&[at("rough.json")]).unwrap();
+    for p in [[60.0, 70.0], [120.0, 110.0]] {
+        let shown: Vec<[f64; 2]> = (0..3)
+            .map(|z| {
+                let at = [f64::from(z), p[0], p[1]];
+                let (local, _) = chain.localise([at, at]).unwrap();
+                let [_, y, x] = local.apply(at);
+                in_plane(&maps[z as usize], [y, x])
+            })
+            .collect();
+        for place in &shown {
+            assert!(distance(*place, shown[1]) < 2.0, "{p:?}: {shown:?}");
+        }
+    }
 }
 
 #[test]
