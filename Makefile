@@ -65,7 +65,7 @@ deny:
 	$$(tests/tools/cargo_deny.sh) --offline check licenses bans sources
 
 bench: build
-	for row in bucket startup resample spots match parity local_affine agreement phantom mesh apply field refine deform stiffness blockwise held_out invmap flow; do \
+	for row in bucket startup resample spots match parity local_affine agreement phantom mesh stack apply field refine deform stiffness blockwise held_out invmap flow; do \
 	    VOXLOOM_BIN=$(abspath $(BIN)) \
 	    VOXLOOM_PEER_PYTHON=$$(tests/tools/python.sh bench/peers/requirements.txt bench/peers/requirements-nodeps.txt)/python \
 	    VOXLOOM_SOFIMA_PYTHON=$$(bench/peers/sofima.sh) \

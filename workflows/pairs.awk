@@ -8,4 +8,4 @@ BEGIN { FS = "[:,]"; OFS = "\t"; print "section", "distance", "matched", "outlie
 /"matched"/ { matched = $2 }
 /"outliers"/ { outliers = $2 }
 /"rms_um"/ { rms = $2 }
-/"held_out_rms_um"/ { print section, distance, matched, outliers, (matched > 0 ? rms : "") }
+/"held_out_rms_um"/ { print section, distance, matched, outliers, (matched > 0 ? sprintf("%.6g", rms) : "") }

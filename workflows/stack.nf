@@ -155,7 +155,6 @@ def rough_job(setup) {
     return [
         step: 'rough',
         receipts: setup.receipts,
-        lenient: true,
         line: "rough '${stack.location}' ${stack.spacing} --distance ${pass.distance} --output '${setup.out}/rough.zarr'".toString(),
     ]
 }

@@ -42,7 +42,7 @@ while [ $# -gt 0 ]; do
         --no-rough) is_rough= && shift ;;
         --overwrite) overwrite=1 && shift ;;
         -h | --help) usage 0 ;;
-        -*) complain "unknown option $1; known are --spacing, --passes, --distance, --no-rough, --params and --overwrite" ;;
+        -*) complain "unknown option $1; known are --spacing, --passes, --distance, --no-rough, --params and --overwrite; the file of --params takes options of the programs, such as rough: {allow-reflection: true}, and threads and memory" ;;
         *) locations+=("$(absolute "${1%/}")") && shift ;;
     esac
 done
@@ -64,8 +64,10 @@ fixed=(${spacing:+--fixed-spacing "$spacing"})
 two=("${fixed[@]}" ${spacing:+--moving-spacing "$spacing"})
 
 # The passes, one per line: number, reduction, patch, search and distance.
-facts=$(inspect --json --quiet "${one[@]}" "$stack") \
-    || complain "$stack cannot be taken as it is; of several channels, first copy one: transcode $stack --channel 0 -o stack.zarr"
+if ! facts=$(inspect --json --quiet "${one[@]}" "$stack" 2>&1); then
+    case $facts in *channel*) facts+="; first copy one: transcode $stack --channel 0 -o stack.zarr" ;; esac
+    complain "$facts"
+fi
 listed=$(awk -v stack="$stack" -v distance="$distance" -v passes="$passes" -f "$here/passes.awk" <<< "$facts" 2>&1) || complain "$listed"
 
 # The stack and the parameters of the run are saved with the results; of a local stack, so are the
@@ -74,7 +76,7 @@ content=
 case $stack in
     *://*) ;;
     # shellcheck disable=SC2086 # a pattern
-    *) content=$(find -L $stack -type f -printf '%p %s %T@\n' 2> /dev/null | LC_ALL=C sort | cksum) ;;
+    *) content=$(IFS= && find -L $stack -type f -printf '%p %s %T@\n' 2> /dev/null | LC_ALL=C sort | cksum) || true ;;
 esac
 config=$out/params.yaml folder=$out
 wanted=$(
@@ -118,7 +120,10 @@ while read -r number reduction patch search distance <&3; do
         attempt rough rough "$seen" "${given_one[@]}" --distance "$distance" --output "$out/rough.zarr" --resume || code=$?
         case $code in
             0) through=(--through "$out/rough.json") ;;
-            3) echo "$me: the passes begin with the sections as they are" >&2 ;;
+            3)
+                echo "$me: correct what the message above names (--distance, or rough: {...} in --params), and give --overwrite too; or begin with the sections as they are by --no-rough" >&2
+                exit 3
+                ;;
             2) complain "the parameters of rough are wrong; correct them, and give --overwrite too" ;;
             *) exit $code ;;
         esac

@@ -33,11 +33,10 @@ def distances(setup, number) {
     return (1..(setup.passes[number - 1].distance as int)).toList()
 }
 
-// Shell text that sets `through` to the flag for the chain with which a pass begins; the chain is not
-// there if `rough` found nothing.
+// The flag for the chain with which a pass begins, if there is one.
 def through(setup, number) {
     def chain = number > 1 ? "${setup.out}/pass${number - 1}.json" : setup.rough ? "${setup.out}/rough.json" : ''
-    return "through=(); if [ -e '${chain}' ]; then through=(--through '${chain}'); fi"
+    return chain ? "--through '${chain}'" : ''
 }
 
 // The location of the stack at the resolution of a pass, and the flags that say its pixel size.
@@ -56,9 +55,8 @@ def flow_job(setup, number, distance) {
         step: "flow-${number}-${distance}".toString(),
         receipts: setup.receipts,
         lenient: true,
-        before: through(setup, number),
         line: ("flow '${stack.location}' '${stack.location}' ${stack.spacing} --planes --distance ${distance} --patch ${pass.patch} " +
-            "--search ${pass.search} \"\${through[@]}\" --output '${at}/flow-pass${number}-${distance}.zarr'").toString(),
+            "--search ${pass.search} ${through(setup, number)} --output '${at}/flow-pass${number}-${distance}.zarr'").toString(),
         found: "${at}/flow-pass${number}-${distance}.json".toString(),
         cleaned: "${at}/clean-pass${number}-${distance}.zarr".toString(),
         name: "clean-flow-${number}-${distance}".toString(),
@@ -82,7 +80,7 @@ def relax_job(setup, number) {
     return [
         step: "relax-${number}".toString(),
         receipts: setup.receipts,
-        before: [through(setup, number), gather, nothing].join('; '),
-        line: "relax \"\$@\" --stack \"\${through[@]}\" --output '${setup.out}/pass${number}.zarr'".toString(),
+        before: [gather, nothing].join('; '),
+        line: "relax \"\$@\" --stack ${through(setup, number)} --output '${setup.out}/pass${number}.zarr'".toString(),
     ]
 }

@@ -117,8 +117,6 @@ rule reduce:
         " --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
-# Exit code 3 of this and of the next two rules means that nothing could be found that is believed:
-# the passes go on without it.
 rule rough:
     input:
         after("rough", reduced),
@@ -138,10 +136,11 @@ rule rough:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
         "rough {params.stack:q} {params.spacing} --distance {params.distance} --output {params.to:q} {params.share}"
-        " --config {input.config:q}"
-        " --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q} || [ $? -eq 3 ]"
+        " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
+# Exit code 3 of this rule and of the next one means that nothing could be found that is believed: the
+# pass goes on without it.
 rule flow:
     input:
         after("flow-{number}-{distance}", begun),
@@ -156,15 +155,14 @@ rule flow:
         spacing=lambda wildcards: spacing(of_pass(wildcards)[1], "--fixed-spacing", "--moving-spacing"),
         patch=lambda wildcards: of_pass(wildcards)[2],
         search=lambda wildcards: of_pass(wildcards)[3],
-        chain=initial,
+        through=through,
         to=lambda wildcards: f"{OUT}/working/flow-pass{wildcards.number}-{wildcards.distance}.zarr",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "through=(); if [ -e {params.chain:q} ]; then through=(--through {params.chain:q}); fi;"
-        " flow {params.stack:q} {params.stack:q} {params.spacing} --planes --distance {wildcards.distance}"
-        " --patch {params.patch} --search {params.search} \"${{through[@]}}\" --output {params.to:q} {params.share}"
+        "flow {params.stack:q} {params.stack:q} {params.spacing} --planes --distance {wildcards.distance}"
+        " --patch {params.patch} --search {params.search} {params.through:q} --output {params.to:q} {params.share}"
         " --config {input.config:q}"
         " --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q} || [ $? -eq 3 ]"
 
@@ -201,16 +199,15 @@ rule relax:
         fields=lambda wildcards: [
             f"{OUT}/working/clean-pass{wildcards.number}-{d}.json" for d in range(1, int(of_pass(wildcards)[4]) + 1)
         ],
-        chain=initial,
+        through=through,
         to=lambda wildcards: f"{OUT}/pass{wildcards.number}.zarr",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "through=(); if [ -e {params.chain:q} ]; then through=(--through {params.chain:q}); fi;"
-        " set --; for field in {params.fields:q}; do [ ! -e \"$field\" ] || set -- \"$@\" \"$field\"; done;"
+        "set --; for field in {params.fields:q}; do [ ! -e \"$field\" ] || set -- \"$@\" \"$field\"; done;"
         " if [ $# -eq 0 ]; then echo 'no matches were found; give a first pass with a larger SEARCH (passes)' > {log:q}; exit 3; fi;"
-        " relax \"$@\" --stack \"${{through[@]}}\" --output {params.to:q} --resume"
+        " relax \"$@\" --stack {params.through:q} --output {params.to:q} --resume"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 

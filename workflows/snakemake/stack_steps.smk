@@ -55,10 +55,11 @@ def begun(wildcards):
     return start + reduced(wildcards, number)
 
 
-def initial(wildcards):
-    """The chain with which a pass begins; it is not there if `rough` found nothing."""
+def through(wildcards):
+    """The flag for the chain with which a pass begins, if there is one."""
     number = int(wildcards.number)
-    return f"{OUT}/pass{number - 1}.json" if number > 1 else f"{OUT}/rough.json" if IS_ROUGH else ""
+    chain = f"{OUT}/pass{number - 1}.json" if number > 1 else f"{OUT}/rough.json"
+    return ["--through", chain] if number > 1 or IS_ROUGH else []
 
 
 def measured(wildcards):

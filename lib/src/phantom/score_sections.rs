@@ -123,6 +123,10 @@ fn of_chain(truth: &SectionsTruth, chain: &Chain) -> Result<SectionsScore, Error
         |a: &SectionScore, b: &SectionScore| (a.mean[0] - b.mean[0]).hypot(a.mean[1] - b.mean[1]);
     let drift =
         measured.iter().flat_map(|a| measured.iter().map(move |b| apart(a, b))).fold(0.0, f64::max);
+    if measured.len() < 2 {
+        let message = "takes hardly any point of the aligned stack to the sections of this truth; give the transforms of this stack";
+        return Err(Error::Truth { path: "--transform".to_owned(), message: message.to_owned() });
+    }
     let worst_section = measured.iter().map(|s| s.median).fold(0.0, f64::max);
     Ok(SectionsScore { pixels: Spread::of(all), worst_section, drift, sections })
 }

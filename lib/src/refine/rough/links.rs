@@ -15,6 +15,8 @@ use crate::refine::{Error, Options};
 
 /// A map is certain if its evidence is this multiple of the minimum.
 const CERTAIN: f64 = 2.0;
+/// A map explains sections as a whole if it explains this fraction of them.
+const WHOLE: f64 = 0.8;
 
 /// What the comparison of two sections found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub(super) struct Link {
     pub(super) similarity: f64,
     /// The overlap, as a fraction of the smaller section.
     pub(super) overlap: f64,
+    /// The fraction of the common part of the sections in which the maps explain what is seen.
+    pub(super) explained: f64,
     /// Why no map is believed.
     pub(super) refusal: Option<String>,
 }
@@ -66,9 +70,14 @@ impl Link {
         self.refusal.is_none() && !self.pieces.is_empty()
     }
 
+    /// Whether one map explains nearly all that both sections show.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_believed() && self.pieces.len() == 1 && self.explained >= WHOLE
+    }
+
     /// Whether the evidence is so strong that the section need not be compared with others.
     pub(super) fn is_certain(&self, options: &RoughOptions) -> bool {
-        self.is_believed() && self.evidence >= CERTAIN * options.min_evidence
+        self.is_whole() && self.evidence >= CERTAIN * options.min_evidence
     }
 
     /// The place in `other` of a point of `section`.
@@ -85,17 +94,18 @@ impl Link {
 
     /// The link as the receipt states it.
     pub(super) fn report(&self) -> Value {
-        let turned = self.pieces.first().map(|piece| {
-            let [[a, _, _], [c, _, _]] = piece.0;
-            c.atan2(a).to_degrees()
-        });
+        let first = self.pieces.first().map(|piece| piece.0);
+        let turned = first.map(|[[a, _, _], [c, _, _]]| c.atan2(a).to_degrees());
+        let mirrored = first.map(|[[a, b, _], [c, d, _]]| a * d - b * c < 0.0);
         json!({
             "section": self.section,
             "other": self.other,
             "evidence": self.evidence,
             "similarity": self.similarity,
             "overlap": self.overlap,
+            "explained": self.explained,
             "rotation_degrees": turned,
+            "mirrored": mirrored,
             "pieces": self.pieces.len(),
             "refusal": self.refusal,
         })
@@ -124,12 +134,14 @@ pub(super) fn link(
     }
     let maps = pieces::without_unused(&images, maps);
     let labels = (maps.len() > 1).then(|| pieces::labels(&images, &maps));
+    let explained = pieces::explained(&images, &maps);
     Link {
         pieces: maps.iter().map(Piece::of).collect(),
         labels,
         evidence: evidence.evidence,
         similarity: evidence.found,
         overlap,
+        explained,
         ..none
     }
 }
@@ -143,25 +155,12 @@ pub(super) struct Found {
 
 /// Searches for the map between two images, near `given` and elsewhere; the error is the reason why
 /// none is believed.
-fn find(images: &ImagePair<'_>, given: &Affine) -> Result<Found, String> {
-    let once = attempt(images, given, SearchExtent::AsAsked);
-    if once.is_ok() {
-        return once;
-    }
-    attempt(images, given, SearchExtent::Wider).or(once)
-}
-
-/// As [`find`], with a search of this extent.
-pub(super) fn attempt(
-    images: &ImagePair<'_>,
-    given: &Affine,
-    extent: SearchExtent,
-) -> Result<Found, String> {
+pub(super) fn find(images: &ImagePair<'_>, given: &Affine) -> Result<Found, String> {
     let Options { search: Some(what), min_evidence, .. } = images.options else {
         return Err("no search is asked for".to_owned());
     };
     let text = |error: Error| error.to_string();
-    let found = search::search(images, given, what, extent).map_err(text)?;
+    let found = search::search(images, given, what, SearchExtent::AsAsked).map_err(text)?;
     let size = scale(&found.map, true);
     let start = InitialMap::Matrix(found.map);
     let done = refine_levels(images, &start, None, size, "the search").map_err(text)?;

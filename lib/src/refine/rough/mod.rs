@@ -2,7 +2,7 @@
 //!
 //! Each section is compared with those before it, the nearest first, over all rotations (`links.rs`),
 //! until a map is found that stands out clearly, or up to a distance. Where a section is broken, each piece gets a map of its own (`pieces.rs`). The
-//! sections are then placed along the links with the most evidence (`tree.rs`).
+//! sections are then placed along the links that explain most (`tree.rs`).
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ const SIDE: f64 = 384.0;
 /// The smallest side of a section, pixels.
 const LEAST_SIDE: usize = 32;
 /// The number of sections of a task. Those before them, up to the distance, are read once more.
-const SECTIONS: usize = 4;
+const SECTIONS: usize = 2;
 /// The nodes of the field along y and x: of rigid sections, and if some sections are broken.
 const NODES: [usize; 2] = [2, 65];
 /// The number of pixels that are compared in the refinement of a map.
@@ -232,7 +232,10 @@ impl Run<'_> {
         let read = SECTIONS + self.options.distance;
         let cost = Cost::bytes("sections", images * 6 * read as u64)
             + Cost::bytes("comparison", images * PER_PIXEL)
-            + Cost::bytes("reading", super::input::PER_THREAD);
+            + Cost::bytes(
+                "reading",
+                super::input::PER_THREAD.min(24 * self.stack.plane_pixels(0.0)),
+            );
         let sections = Box3::of_shape([self.grid.shape[0], 1, 1]);
         Ok(Plan::tile(sections, [SECTIONS, 1, 1], cost, &identity))
     }
@@ -281,9 +284,7 @@ impl Run<'_> {
     fn conclude(&self, links: &[Link], tree: &Tree) -> Option<String> {
         let ctx = self.ctx;
         let believed = links.iter().filter(|link| link.is_believed()).count();
-        let broken = links.iter().filter(|link| link.is_believed() && link.pieces.len() > 1);
-        let mut broken: Vec<usize> = broken.map(|link| link.section).collect();
-        broken.dedup();
+        let broken = tree.in_pieces(links);
         let lost = tree.not_placed();
         ctx.record("links", json!(links.iter().map(Link::report).collect::<Vec<_>>()));
         ctx.record("believed_links", believed);
@@ -297,20 +298,39 @@ impl Run<'_> {
             tree.root
         );
         if 2 * lost.len() > self.grid.shape[0] || believed == 0 {
-            return Some(format!(
-                "only {} of {} sections are connected by similarities beyond chance; give a larger --distance, \
-                 --allow-reflection where sections may be mirrored, a --scale-range, or a --mask of the tissue",
-                self.grid.shape[0] - lost.len(),
-                self.grid.shape[0]
-            ));
+            return Some(self.apart(links, &lost));
+        }
+        if !broken.is_empty() {
+            tracing::info!("in pieces, each of which has a map of its own: {}", ranges(&broken));
         }
         if !lost.is_empty() {
             tracing::warn!(
-                "no similarity connects sections {} to the others; they follow their neighbours",
+                "no similarity connects these sections to the others, and they follow their neighbours: {}",
                 ranges(&lost)
             );
         }
         None
+    }
+
+    /// Says that too few sections are connected, and what can be done.
+    fn apart(&self, links: &[Link], lost: &[usize]) -> String {
+        let sections = self.grid.shape[0];
+        let further = if self.options.distance + 1 < sections {
+            format!("a --distance above {}, ", self.options.distance)
+        } else {
+            String::new()
+        };
+        let reason = links.iter().find_map(|link| {
+            let refusal = link.refusal.as_ref()?;
+            Some(format!("sections {} and {}: {refusal}", link.other, link.section))
+        });
+        format!(
+            "only {} of {sections} sections are connected by similarities beyond chance ({}); give {further}\
+             --allow-reflection where sections may be mirrored, a --scale-range, --metric mutual-information for \
+             different stains, a --mask of the tissue, or a lower --min-evidence",
+            sections - lost.len(),
+            reason.unwrap_or_default()
+        )
     }
 
     /// Writes the field; the attribute that marks it as complete is written last.

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::links::{attempt, in_space};
+use super::links::{find, in_space};
 use crate::geom::{Affine, Grid};
 use crate::metric::{Image, PairSums, sample};
 use crate::refine::image_pair::{ImagePair, detail};
 use crate::refine::pyramid::Pyramid;
-use crate::refine::search::{SearchExtent, scale};
+use crate::refine::search::scale;
 
 /// The longest side of the images whose local correlations are computed, pixels.
 const SIDE: f64 = 256.0;
@@ -17,6 +17,8 @@ const CELL: usize = 8;
 /// and where maps are compared with each other. The larger window averages chance out; the smaller
 /// one resolves the border between pieces.
 const REACH: [usize; 2] = [3, 1];
+/// Stands for the correlation of a cell that a map takes out of the other section.
+const OUTSIDE: f64 = -1.0;
 /// A cell has content if its variance is this fraction of the median variance of the cells, or more.
 const CONTENT: f64 = 0.1;
 /// A map explains a cell if the correlation there is this fraction of that of the best cells, or
@@ -57,8 +59,8 @@ struct Cells {
     origin: [f64; 2],
     cell: [f64; 2],
     has_content: Vec<bool>,
-    /// For each map, the correlation in the window around each cell; -1 if the map leads out of the
-    /// other section.
+    /// For each map, the correlation in the window around each cell; [`OUTSIDE`] if the map leads out
+    /// of the other section.
     correlations: Vec<Vec<f64>>,
 }
 
@@ -116,7 +118,7 @@ impl Cells {
                     .zip(&own_sums)
                     .map(|(sums, own)| {
                         let is_inside = sums.n >= 0.5 * own.n;
-                        sums.correlation().filter(|_| is_inside).unwrap_or(-1.0)
+                        sums.correlation().filter(|_| is_inside).unwrap_or(OUTSIDE)
                     })
                     .collect()
             })
@@ -130,7 +132,7 @@ impl Cells {
     fn best(&self, cell: usize) -> (usize, f64) {
         let of = self.correlations.iter().map(|of| of[cell]).enumerate();
         // of equal ones, the first
-        of.reduce(|a, b| if b.1 > a.1 { b } else { a }).unwrap_or((0, -1.0))
+        of.reduce(|a, b| if b.1 > a.1 { b } else { a }).unwrap_or((0, OUTSIDE))
     }
 
     fn cells(&self) -> std::ops::Range<usize> {
@@ -257,7 +259,7 @@ pub(super) fn next(images: &ImagePair<'_>, maps: &[Affine]) -> Option<Affine> {
     let [fixed, moving] =
         [own.masked(images.fixed, &marked), other.masked(images.moving, &marked_other)];
     let parts = ImagePair { fixed: &fixed, moving: &moving, ..*images };
-    let found = attempt(&parts, maps.first()?, SearchExtent::AsAsked).ok()?.map;
+    let found = find(&parts, maps.first()?).ok()?.map;
     let longest = longest(images);
     let is_other = maps.iter().all(|map| {
         let mut away: Vec<f64> = left
@@ -288,6 +290,20 @@ pub(super) fn without_unused(images: &ImagePair<'_>, maps: Vec<Affine>) -> Vec<A
     let least = LEAST_PIECE * content.len() as f64;
     let is_used = |i: usize| i == 0 || counts[i] as f64 >= least;
     maps.into_iter().enumerate().filter(|(i, _)| is_used(*i)).map(|(_, map)| map).collect()
+}
+
+/// The fraction of the cells with content, where some map leads into the other section, that a map
+/// explains; the smaller one of both sections.
+pub(super) fn explained(images: &ImagePair<'_>, maps: &[Affine]) -> f64 {
+    let of = |is_moving| {
+        let cells = Cells::of(images, maps, is_moving, REACH[0]);
+        let limit = cells.limit();
+        let best = cells.content().into_iter().map(|cell| cells.best(cell).1);
+        let common: Vec<f64> = best.filter(|correlation| *correlation > OUTSIDE).collect();
+        let found = common.iter().filter(|correlation| **correlation >= limit).count();
+        found as f64 / common.len().max(1) as f64
+    };
+    of(false).min(of(true))
 }
 
 /// Where each map holds: in the fixed section, and in the moving one.

@@ -107,22 +107,22 @@ fn the_pieces_of_a_broken_section_have_maps_of_their_own() {
     }
 }
 
-fn shifted(section: usize, other: usize, evidence: f64, by: f64) -> Link {
+fn shifted(section: usize, other: usize, explained: f64, by: f64) -> Link {
     let pieces = vec![Piece([[1.0, 0.0, by], [0.0, 1.0, 0.0]])];
-    Link { section, other, pieces, evidence, ..Link::default() }
+    Link { section, other, pieces, explained, ..Link::default() }
 }
 
 #[test]
-fn sections_are_placed_along_the_links_with_the_most_evidence() {
-    // the link from 2 to 1 is wrong and has little evidence; 4 has none; 5 is linked to 3 only
+fn sections_are_placed_along_the_links_that_explain_most() {
+    // the link from 2 to 1 is wrong and explains little; 4 has none; 5 is linked to 3 only
     let mut links = vec![
-        shifted(1, 0, 50.0, 1.0),
-        shifted(2, 1, 13.0, 99.0),
-        shifted(2, 0, 40.0, 3.0),
-        shifted(3, 2, 60.0, 4.0),
-        shifted(3, 1, 30.0, 6.0),
+        shifted(1, 0, 0.95, 1.0),
+        shifted(2, 1, 0.4, 99.0),
+        shifted(2, 0, 0.9, 3.0),
+        shifted(3, 2, 1.0, 4.0),
+        shifted(3, 1, 0.85, 6.0),
         shifted(4, 3, 0.0, 0.0),
-        shifted(5, 3, 20.0, 5.0),
+        shifted(5, 3, 0.7, 5.0),
     ];
     links[5].refusal = Some("chance".to_owned());
     let tree = Tree::of(&links, 6, None);
@@ -134,6 +134,30 @@ fn sections_are_placed_along_the_links_with_the_most_evidence() {
     assert_eq!(along_y, [3.0, 2.0, 0.0, -4.0, -4.0, -9.0]);
     let tree = Tree::of(&links, 6, Some(0));
     assert_eq!(tree.displacements(&links, &grid)[8..9], [-1.0]);
+}
+
+/// Section 2 is broken: no other section is placed through it, although the maps of its pieces explain
+/// as much.
+#[test]
+fn intact_sections_are_not_placed_through_a_broken_one() {
+    let mut links = vec![
+        shifted(1, 0, 0.9, 1.0),
+        shifted(2, 1, 0.99, 7.0),
+        shifted(2, 0, 0.98, 8.0),
+        shifted(3, 2, 0.99, 9.0),
+        shifted(3, 1, 0.85, 2.0),
+        shifted(4, 3, 0.9, 1.0),
+        shifted(4, 2, 0.97, 6.0),
+    ];
+    for i in [1, 2, 3, 6] {
+        let piece = links[i].pieces[0];
+        links[i].pieces.push(piece);
+    }
+    let tree = Tree::of(&links, 5, Some(4));
+    let mut used: Vec<[usize; 2]> = tree.links(&links).map(|l| [l.section, l.other]).collect();
+    used.sort_unstable();
+    assert_eq!(used, [[1, 0], [2, 1], [3, 1], [4, 3]]);
+    assert_eq!(tree.in_pieces(&links), [2]);
 }
 
 /// Runs `rough` on a phantom of sections; returns the folder and the result.

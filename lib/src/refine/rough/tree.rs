@@ -3,8 +3,9 @@
 use super::links::Link;
 use crate::geom::Grid;
 
-/// The links that place the sections: of all links that connect them, those with the most evidence
-/// (a maximum spanning tree by Kruskal's method).
+/// The links that place the sections: a maximum spanning tree by Kruskal's method. Links that one map
+/// explains as a whole come first, so that no section is placed through a broken one if there is
+/// another way; then those that explain more of both sections.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tree {
     /// The section that is not moved.
@@ -20,13 +21,17 @@ impl Tree {
     ///
     /// * `reference`: the root; `None` for the middle section of the largest connected group
     pub(super) fn of(links: &[Link], sections: usize, reference: Option<usize>) -> Self {
-        let mut by_evidence: Vec<usize> =
+        let mut best_first: Vec<usize> =
             (0..links.len()).filter(|i| links[*i].is_believed()).collect();
-        by_evidence.sort_by(|a, b| links[*b].evidence.total_cmp(&links[*a].evidence));
+        best_first.sort_by(|a, b| {
+            let [a, b] = [a, b].map(|i| &links[*i]);
+            let whole = b.is_whole().cmp(&a.is_whole());
+            whole.then_with(|| b.explained.total_cmp(&a.explained))
+        });
         let mut groups: Vec<Vec<usize>> = (0..sections).map(|s| vec![s]).collect();
         let mut group: Vec<usize> = (0..sections).collect();
         let mut neighbours: Vec<Vec<(usize, usize)>> = vec![Vec::new(); sections];
-        for i in by_evidence {
+        for i in best_first {
             let [a, b] = [links[i].section, links[i].other];
             if group[a] == group[b] {
                 continue;
@@ -68,6 +73,18 @@ impl Tree {
         (0..self.parents.len()).filter(is_lost).collect()
     }
 
+    /// The sections that are in pieces: most of the links of such a section are.
+    pub(super) fn in_pieces(&self, links: &[Link]) -> Vec<usize> {
+        let of = |section: usize| {
+            let own = links
+                .iter()
+                .filter(move |l| l.is_believed() && [l.section, l.other].contains(&section));
+            let broken = own.clone().filter(|link| link.pieces.len() > 1).count();
+            2 * broken > own.count()
+        };
+        (0..self.parents.len()).filter(|section| of(*section)).collect()
+    }
+
     /// The links of the tree.
     pub(super) fn links<'a>(&self, links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
         self.parents.iter().flatten().map(|(_, link)| &links[*link])
@@ -100,6 +117,9 @@ impl Tree {
         }
         let lost = self.not_placed();
         let nearest = |section: usize| {
+            if lost.binary_search(&section).is_err() {
+                return section;
+            }
             let placed = (0..sections).filter(|s| lost.binary_search(s).is_err());
             placed.min_by_key(|s| s.abs_diff(section)).unwrap_or(self.root)
         };

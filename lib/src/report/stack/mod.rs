@@ -46,6 +46,8 @@ pub struct StackRequest {
 
 /// The smallest side of the planes that are compared, pixels, if a level with it is stored.
 const LEAST_SIDE: usize = 256;
+/// Sections that have less than this fraction of their pixels in common have no correlation.
+const LEAST_COMMON: f64 = 0.05;
 /// The number of pairs that the page lists, the worst first.
 const LISTED: usize = 15;
 /// Memory for decoded chunks of each volume, bytes.
@@ -81,10 +83,12 @@ pub fn write_stack(request: &StackRequest, ctx: &Context) -> Result<(), Error> {
     let whole = Volume::open(&request.stack, &request.select)?;
     ctx.input(&whole);
     let has_overrides = request.select.spacing.is_some() || request.select.origin.is_some();
-    let before = if has_overrides { whole } else { reduced(whole, &request.select)? };
-    let after = reduced(Volume::open(&request.aligned, &Select::default())?, &Select::default())?;
-    ctx.input(&after);
-    check(&before, &after)?;
+    let aligned = Volume::open(&request.aligned, &Select::default())?;
+    ctx.input(&aligned);
+    check(&whole, &aligned)?;
+    let (pixel, sizes) = (aligned.grid().spacing[1], [whole.grid().shape, aligned.grid().shape]);
+    let [before, after] =
+        if has_overrides { [whole, aligned] } else { reduced([whole, aligned], &request.select)? };
     let budget = Budget::of(ctx);
     let reads = [&before, &after].map(|volume| (Reads::Volume(volume), CACHE_BYTES));
     let planes = Cost::bytes("planes", 64 << 20);
@@ -92,7 +96,14 @@ pub fn write_stack(request: &StackRequest, ctx: &Context) -> Result<(), Error> {
     if ctx.is_plan_asked("comparing the sections", &budget, &(planes + kept))? {
         return Ok(());
     }
-    let found = Found::of(&before, &after, &chain, &receipts)?;
+    let mut found = Found::of(&before, &after, &chain, &receipts)?;
+    found.pixel = pixel;
+    if sizes[0] != sizes[1] {
+        let [own, other] = sizes.map(|[_, y, x]| format!("{y} x {x}"));
+        found.warnings.push(format!(
+            "the aligned sections have {other} pixels, and those of the stack {own}: is it the same stack?"
+        ));
+    }
     ctx.check_inputs()?;
     let [numbers_path, _] = super::companion_paths(output);
     super::create_folder_of(output)?;
@@ -106,21 +117,31 @@ pub fn write_stack(request: &StackRequest, ctx: &Context) -> Result<(), Error> {
     Ok(())
 }
 
-/// The coarsest stored level of an image that has all sections, and whose planes are no smaller than
-/// [`LEAST_SIDE`].
-fn reduced(volume: Volume, select: &Select) -> Result<Volume, Error> {
-    let sections = volume.grid().shape[0];
-    let fits = levels(volume.location()).unwrap_or_default();
-    let fits = fits.into_iter().filter(|level| {
+/// The coarsest level that is stored of both stacks, has all sections, and planes no smaller than
+/// [`LEAST_SIDE`]; the stacks themselves if there is none. Correlations at different resolutions cannot
+/// be compared.
+fn reduced(stacks: [Volume; 2], select: &Select) -> Result<[Volume; 2], Error> {
+    let sections = stacks[0].grid().shape[0];
+    let [own, other] = stacks.each_ref().map(|of| levels(of.location()).unwrap_or_default());
+    let common = own.iter().filter_map(|level| {
         let [nz, ny, nx] = level.grid.shape;
-        nz == sections && ny.min(nx) >= LEAST_SIDE
+        let is_useful = nz == sections && ny.min(nx) >= LEAST_SIDE;
+        let same = other.iter().find(|other| other.grid.shape == level.grid.shape)?;
+        is_useful.then_some((level, same))
     });
-    match fits.min_by_key(|level| level.grid.shape[1] * level.grid.shape[2]) {
-        Some(level) if level.grid.shape != volume.grid().shape => {
-            Ok(Volume::open(&level.location, select)?)
-        }
-        _ => Ok(volume),
+    match common.min_by_key(|(level, _)| level.grid.shape[1] * level.grid.shape[2]) {
+        Some((level, same)) if level.grid.shape != stacks[0].grid().shape => Ok([
+            Volume::open(&level.location, select)?,
+            Volume::open(&same.location, &Select::default())?,
+        ]),
+        _ => Ok(stacks),
     }
+}
+
+/// The end of a location that identifies it; of a pattern, with its folder.
+fn name_of(stack: &str) -> String {
+    let (folder, name) = stack.rsplit_once('/').unwrap_or(("", stack));
+    if name.contains('*') { format!("{}/{name}", short_name(folder)) } else { short_name(stack) }
 }
 
 fn check(before: &Volume, after: &Volume) -> Result<(), Error> {
@@ -145,6 +166,8 @@ struct Found {
     pairs: Vec<Value>,
     not_placed: String,
     contrasts: [Contrast; 2],
+    /// The size of a pixel of the aligned stack, micrometres.
+    pixel: f64,
     warnings: Vec<String>,
 }
 
@@ -188,7 +211,8 @@ impl Found {
         let median = [&ncc_before, &ncc_after].map(|of| median(of));
         let mut warnings: Vec<String> = receipts.iter().flat_map(Receipt::warnings).collect();
         warnings.extend(worse(&sections));
-        Ok(Self { sections, median, pairs, not_placed, contrasts: [low, high], warnings })
+        let pixel = after.grid().spacing[1];
+        Ok(Self { sections, median, pairs, not_placed, contrasts: [low, high], pixel, warnings })
     }
 
     fn numbers(&self, request: &StackRequest) -> Value {
@@ -231,18 +255,17 @@ impl Found {
                 strips.push(json!({ "name": format!("{name}, {state}"), "figure": figure }));
             }
         }
-        let pixel = after.grid().spacing[1];
         let (arrows, arrow_caption) = self.arrows(after)?;
         page::render_stack(&StackPage {
             title: request.title.clone().unwrap_or_else(|| {
-                format!("Alignment of the sections of {}", short_name(&request.stack))
+                format!("Alignment of the sections of {}", name_of(&request.stack))
             }),
             stack: super::views::describe(&request.stack, &before.grid()),
             aligned: super::views::describe(&request.aligned, &after.grid()),
             sections: self.sections.len(),
             not_placed: self.not_placed.clone(),
             ncc: self.median,
-            charts: self.charts(pixel),
+            charts: self.charts(self.pixel),
             overlays,
             strips,
             arrows,
@@ -307,7 +330,7 @@ impl Found {
                 ],
             ),
             (
-                "Rotation",
+                "Rotation (of mirrored sections, before the mirroring)",
                 "degrees",
                 vec![line("after", "rotation", &place(|place| place.rotation_degrees))],
             ),
@@ -342,7 +365,8 @@ impl Found {
         let (figure, enlarged) = arrows(&plane, self.contrasts[1], &after.grid(), &place.bends);
         let caption = format!(
             "Section {section}, which bends most: what rotation and shift leave of its displacement, {enlarged} × \
-             enlarged"
+             enlarged{}",
+            if place.mirrored { "; it is mirrored" } else { "" }
         );
         Ok((figure, caption))
     }
@@ -393,7 +417,9 @@ fn correlations(volume: &Volume) -> Result<(Vec<Option<f64>>, Contrast), Error> 
             pairs
                 .filter(|(a, b)| a.is_finite() && b.is_finite())
                 .for_each(|(a, b)| sums.add(f64::from(*a), f64::from(*b)));
-            sums.correlation()
+            // the rim of an empty section is no image
+            let is_enough = sums.n >= LEAST_COMMON * plane.values.len() as f64;
+            sums.correlation().filter(|_| is_enough)
         });
         correlations.push(correlation);
         last = Some(plane.values);

@@ -8,12 +8,14 @@ use crate::geom::{Chain, Grid};
 /// The number of points along y and x at which the displacement of a section is looked up.
 const POINTS: usize = 13;
 
-/// The displacement of a section, as a rotation about the middle, a shift, and what these leave.
+/// The displacement of a section, as a rotation about the middle, a shift, and what these leave; if it
+/// fits better, the section is mirrored along x first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Place {
     /// The shift of the middle along y and x, micrometres.
     pub(super) shift_um: [f64; 2],
     pub(super) rotation_degrees: f64,
+    pub(super) mirrored: bool,
     /// The root mean square of what the rotation and the shift leave, micrometres.
     pub(super) bending_um: f64,
     /// Points of the aligned section, and what is left there; micrometres along y and x.
@@ -47,8 +49,15 @@ fn place(chain: &Chain, grid: &Grid, section: usize) -> Result<Option<Place>, Er
     Ok((2 * pairs.len() > POINTS * POINTS).then(|| fitted(&pairs)))
 }
 
-/// Fits a rotation and a shift to pairs of points (in the plane, in closed form).
 fn fitted(pairs: &[([f64; 2], [f64; 2])]) -> Place {
+    let [plain, mirrored] = [1.0, -1.0].map(|side| turned(pairs, side));
+    if mirrored.bending_um < plain.bending_um { mirrored } else { plain }
+}
+
+/// Fits a rotation and a shift to pairs of points (in the plane, in closed form).
+///
+/// * `side`: the sign of x before the rotation
+fn turned(pairs: &[([f64; 2], [f64; 2])], side: f64) -> Place {
     let count = pairs.len() as f64;
     let mean = |of: fn(&([f64; 2], [f64; 2])) -> [f64; 2]| {
         [0, 1].map(|a| pairs.iter().map(|pair| of(pair)[a]).sum::<f64>() / count)
@@ -56,7 +65,7 @@ fn fitted(pairs: &[([f64; 2], [f64; 2])]) -> Place {
     let (from, to) = (mean(|pair| pair.0), mean(|pair| pair.1));
     let (mut cross, mut dot) = (0.0, 0.0);
     for (p, q) in pairs {
-        let (p, q) = ([p[0] - from[0], p[1] - from[1]], [q[0] - to[0], q[1] - to[1]]);
+        let (p, q) = ([p[0] - from[0], side * (p[1] - from[1])], [q[0] - to[0], q[1] - to[1]]);
         dot += p[0] * q[0] + p[1] * q[1];
         cross += p[1] * q[0] - p[0] * q[1];
     }
@@ -66,7 +75,7 @@ fn fitted(pairs: &[([f64; 2], [f64; 2])]) -> Place {
     let bends: Vec<([f64; 2], [f64; 2])> = pairs
         .iter()
         .map(|(p, q)| {
-            let at = [p[0] - from[0], p[1] - from[1]];
+            let at = [p[0] - from[0], side * (p[1] - from[1])];
             let turned = [cos * at[0] + sin * at[1], -sin * at[0] + cos * at[1]];
             (*p, [q[0] - to[0] - turned[0], q[1] - to[1] - turned[1]])
         })
@@ -75,6 +84,7 @@ fn fitted(pairs: &[([f64; 2], [f64; 2])]) -> Place {
     Place {
         shift_um: [to[0] - from[0], to[1] - from[1]],
         rotation_degrees: angle.to_degrees(),
+        mirrored: side < 0.0,
         bending_um: (squares / count).sqrt(),
         bends,
     }
@@ -87,14 +97,16 @@ mod tests {
     #[test]
     fn a_rotation_and_a_shift_leave_no_bending() {
         let (sin, cos) = 0.7f64.sin_cos();
-        let turned = |[y, x]: [f64; 2]| [cos * y + sin * x + 3.0, -sin * y + cos * x - 2.0];
+        let map = |[y, x]: [f64; 2]| [cos * y + sin * x + 3.0, -sin * y + cos * x - 2.0];
         let points = [[0.0, 0.0], [0.0, 8.0], [8.0, 0.0], [8.0, 8.0]];
-        let mut pairs: Vec<_> = points.iter().map(|p| (*p, turned(*p))).collect();
+        let mut pairs: Vec<_> = points.iter().map(|p| (*p, map(*p))).collect();
         let place = fitted(&pairs);
         assert!((place.rotation_degrees - 0.7f64.to_degrees()).abs() < 1e-9);
-        assert!(place.bending_um < 1e-9);
+        assert!(place.bending_um < 1e-9 && !place.mirrored);
+        let flipped: Vec<_> = points.iter().map(|p| (*p, map([p[0], 8.0 - p[1]]))).collect();
+        assert!(fitted(&flipped).bending_um < 1e-9 && fitted(&flipped).mirrored);
         // the middle, (4, 4), is moved to its image
-        let middle = turned([4.0, 4.0]);
+        let middle = map([4.0, 4.0]);
         for a in 0..2 {
             assert!((place.shift_um[a] - (middle[a] - 4.0)).abs() < 1e-9);
         }
