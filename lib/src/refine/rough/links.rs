@@ -112,17 +112,47 @@ impl Link {
     }
 }
 
+/// The links of a section to those before it, the nearest first, until one is certain. If none is
+/// believed, all are searched for once more, with smaller steps.
+///
+/// * `earlier`: the sections before it, the nearest first
+pub(super) fn links(
+    section: usize,
+    image: &Pyramid,
+    earlier: &[(usize, &Pyramid)],
+    options: &RoughOptions,
+    seed: u64,
+) -> Vec<Link> {
+    let mut links: Vec<Link> = Vec::new();
+    for extent in [SearchExtent::AsAsked, SearchExtent::Wider] {
+        links.clear();
+        for &(other, moving) in earlier {
+            let found = link([section, other], [image, moving], extent, options, seed);
+            let is_certain = found.is_certain(options);
+            links.push(found);
+            if is_certain {
+                break;
+            }
+        }
+        if links.iter().any(Link::is_believed) {
+            break;
+        }
+    }
+    links
+}
+
 /// Finds the map from a section to another.
-pub(super) fn link(
+fn link(
     [section, other]: [usize; 2],
     [fixed, moving]: [&Pyramid; 2],
+    extent: SearchExtent,
     options: &RoughOptions,
     seed: u64,
 ) -> Link {
     let pair = options.of_pair();
     let images = ImagePair { fixed, moving, planar: true, options: &pair, seed, quiet: true };
     let none = Link { section, other, ..Link::default() };
-    let first = match find(&images, &Affine::IDENTITY) {
+    let first = match find(&images, &Affine::IDENTITY, extent) {
         Ok(first) => first,
         Err(refusal) => return Link { refusal: Some(refusal), ..none },
     };
@@ -155,12 +185,16 @@ pub(super) struct Found {
 
 /// Searches for the map between two images, near `given` and elsewhere; the error is the reason why
 /// none is believed.
-pub(super) fn find(images: &ImagePair<'_>, given: &Affine) -> Result<Found, String> {
+pub(super) fn find(
+    images: &ImagePair<'_>,
+    given: &Affine,
+    extent: SearchExtent,
+) -> Result<Found, String> {
     let Options { search: Some(what), min_evidence, .. } = images.options else {
         return Err("no search is asked for".to_owned());
     };
     let text = |error: Error| error.to_string();
-    let found = search::search(images, given, what, SearchExtent::AsAsked).map_err(text)?;
+    let found = search::search(images, given, what, extent).map_err(text)?;
     let size = scale(&found.map, true);
     let start = InitialMap::Matrix(found.map);
     let done = refine_levels(images, &start, None, size, "the search").map_err(text)?;

@@ -33,7 +33,7 @@ mod tree;
 #[cfg(feature = "cli")]
 pub use flags::RoughFlags;
 
-use links::{Link, link};
+use links::Link;
 use tree::Tree;
 
 /// The longest side of the images that are compared, pixels; the search itself begins with less.
@@ -260,15 +260,16 @@ impl Run<'_> {
             |task, images| {
                 let mut links = Vec::new();
                 for section in task.core.min[0] as usize..task.core.max[0] as usize {
-                    for other in (section.saturating_sub(self.options.distance)..section).rev() {
-                        let pair = [section, other].map(|z| &images[z - first(task)]);
-                        let found = link([section, other], pair, self.options, self.ctx.seed);
-                        let is_certain = found.is_certain(self.options);
-                        links.push(found);
-                        if is_certain {
-                            break;
-                        }
-                    }
+                    let image = |z: usize| &images[z - first(task)];
+                    let earlier = (section.saturating_sub(self.options.distance)..section).rev();
+                    let earlier: Vec<_> = earlier.map(|z| (z, image(z))).collect();
+                    links.extend(links::links(
+                        section,
+                        image(section),
+                        &earlier,
+                        self.options,
+                        self.ctx.seed,
+                    ));
                 }
                 Ok(links)
             },

@@ -7,7 +7,7 @@ use crate::geom::{Affine, Grid};
 use crate::metric::{Image, PairSums, sample};
 use crate::refine::image_pair::{ImagePair, detail};
 use crate::refine::pyramid::Pyramid;
-use crate::refine::search::scale;
+use crate::refine::search::{SearchExtent, scale};
 
 /// The longest side of the images whose local correlations are computed, pixels.
 const SIDE: f64 = 256.0;
@@ -259,7 +259,7 @@ pub(super) fn next(images: &ImagePair<'_>, maps: &[Affine]) -> Option<Affine> {
     let [fixed, moving] =
         [own.masked(images.fixed, &marked), other.masked(images.moving, &marked_other)];
     let parts = ImagePair { fixed: &fixed, moving: &moving, ..*images };
-    let found = find(&parts, maps.first()?).ok()?.map;
+    let found = find(&parts, maps.first()?, SearchExtent::AsAsked).ok()?.map;
     let longest = longest(images);
     let is_other = maps.iter().all(|map| {
         let mut away: Vec<f64> = left

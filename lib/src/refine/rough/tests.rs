@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use super::links::{Link, Piece, link};
+use super::links::{Link, Piece, links};
 use super::tree::Tree;
 use super::{RoughOptions, rough};
 use crate::blocks::{self, Context};
@@ -50,6 +50,11 @@ fn turned(degrees: f64, shift: [f64; 2]) -> Affine {
         .then(&Affine::from_parts(linear, [0.0, middle[1] + shift[0], middle[2] + shift[1]]))
 }
 
+/// The link of a section to the one before it.
+fn link([section, other]: [&Pyramid; 2], options: &RoughOptions) -> Link {
+    links(1, section, &[(0, other)], options, 0).pop().unwrap()
+}
+
 fn in_plane(map: &Affine, [y, x]: [f64; 2]) -> [f64; 2] {
     let [_, y, x] = map.apply([0.0, y, x]);
     [y, x]
@@ -70,7 +75,7 @@ fn a_section_is_found_at_any_rotation_and_mirrored_on_request() {
         };
         let other = image(place, 1);
         let options = RoughOptions { allow_reflection: mirrored, ..RoughOptions::default() };
-        let found = link([1, 0], [&other, &plain], &options, 0);
+        let found = link([&other, &plain], &options);
         assert!(found.is_believed(), "{:?}", found.refusal);
         assert_eq!(found.pieces.len(), 1);
         for p in [[60.0, 70.0], [120.0, 80.0], [96.0, 130.0]] {
@@ -83,7 +88,7 @@ fn a_section_is_found_at_any_rotation_and_mirrored_on_request() {
 
 #[test]
 fn unrelated_sections_are_not_linked() {
-    let found = link([1, 0], [&image(|p| p, 1), &image(|p| p, 77)], &RoughOptions::default(), 0);
+    let found = link([&image(|p| p, 1), &image(|p| p, 77)], &RoughOptions::default());
     assert!(!found.is_believed() && found.refusal.is_some(), "{found:?}");
 }
 
@@ -95,8 +100,8 @@ fn the_pieces_of_a_broken_section_have_maps_of_their_own() {
     let place = |p: [f64; 2]| in_plane(if p[1] < 122.0 { &one } else { &two }, p);
     let broken = image(place, 5);
     let options = RoughOptions::default();
-    let there = link([1, 0], [&broken, &plain], &options, 0);
-    let back = link([1, 0], [&plain, &broken], &options, 0);
+    let there = link([&broken, &plain], &options);
+    let back = link([&plain, &broken], &options);
     for (found, way) in [(&there, "from the broken section"), (&back, "to the broken section")] {
         assert!(found.is_believed(), "{way}: {:?}", found.refusal);
         assert_eq!(found.pieces.len(), 2, "{way}");
