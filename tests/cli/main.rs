@@ -15,6 +15,7 @@ mod fields;
 mod flags;
 mod foreign;
 mod identity;
+mod jobs;
 mod memory;
 mod pipes;
 mod planes;
