@@ -11,9 +11,9 @@ use voxloom::transform;
 /// Aligns the sections of a stack roughly, whatever their rotations and shifts.
 ///
 /// Each section is compared with those before it over all rotations, the nearest first, until the
-/// result is certain; broken sections are compared piece by piece. The result is a field that takes each point of the aligned stack to its section; OUT.json,
-/// beside OUT.zarr, contains its chain. flow --through and relax --through start from it. For two
-/// images, see refine --search.
+/// result is certain; broken sections are compared piece by piece. The result is a field that takes
+/// each point of the aligned stack to its section; OUT.json, beside OUT.zarr, contains its chain.
+/// Both flow and relax can start from it (--through). For two images, refine --search does the same.
 #[derive(clap::Args)]
 pub(crate) struct Rough {
     /// The stack: a volume, or a folder, pattern or table of sections
