@@ -182,7 +182,7 @@ workflow {
     }
 
     workflow.onComplete = {
-        log.info(workflow.success ? "${out}/${sheet ? 'summary.tsv' : 'report.html'}" : "failed; the same command with -resume goes on from there")
+        log.info(workflow.success ? "${out}/${sheet ? 'summary.tsv' : 'report.html'}" : "failed; to continue, repeat the command with -resume")
     }
 }
 

@@ -126,7 +126,7 @@ workflow {
     STACK(settings, config)
 
     workflow.onComplete = {
-        log.info(workflow.success ? "${out}/report.html" : "failed; the same command with -resume goes on from there")
+        log.info(workflow.success ? "${out}/report.html" : "failed; to continue, repeat the command with -resume")
     }
 }
 

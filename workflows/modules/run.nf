@@ -1,6 +1,6 @@
 // A step of the workflow `stack`: the command line of a program. `share` is a part (--part) or, after
 // all parts, --finish. `before` is shell text that comes before the command line. Exit code 3 of a
-// lenient step means that it found nothing that is believed; the workflow goes on without it.
+// lenient step means that its result was rejected; the workflow then continues without this result.
 process RUN {
     tag "${job.step}${share.suffix}"
     label 'blocks'

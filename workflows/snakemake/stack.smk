@@ -139,8 +139,8 @@ rule rough:
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
-# Exit code 3 of this rule and of the next one means that nothing could be found that is believed: the
-# pass goes on without it.
+# Exit code 3 of this rule and of the next one means that the result was rejected; the pass then
+# continues without this result.
 rule flow:
     input:
         after("flow-{number}-{distance}", begun),
