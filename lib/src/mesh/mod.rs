@@ -24,6 +24,7 @@ mod folds;
 mod golden;
 mod layout;
 mod matches;
+mod materials;
 mod multigrid;
 #[cfg(test)]
 mod oracle;
@@ -39,6 +40,7 @@ mod tiles;
 
 #[cfg(feature = "cli")]
 pub use flags::Flags;
+pub use materials::Materials;
 pub use run::relax;
 
 /// Why meshes were not relaxed.
@@ -113,6 +115,8 @@ pub struct Options {
     pub weighted: bool,
     /// The fraction of matches that are left out, to judge the result by their residuals.
     pub hold_out: f64,
+    /// How much weaker the springs are where a mask has labels.
+    pub materials: Materials,
 }
 
 impl Options {
