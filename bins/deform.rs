@@ -27,10 +27,10 @@ pub(crate) struct Deform {
     /// The displacement field: a Zarr array
     #[arg(short, long, value_name = "LOC")]
     output: String,
-    /// Mask of the fixed volume: voxels where it is 0 are ignored
+    /// Mask of the fixed volume: only voxels above 0 are used
     #[arg(long, value_name = "LOC")]
     fixed_mask: Option<String>,
-    /// Mask of the moving volume: voxels where it is 0 are ignored
+    /// Mask of the moving volume: only voxels above 0 are used
     #[arg(long, value_name = "LOC")]
     moving_mask: Option<String>,
     #[command(flatten)]

@@ -20,7 +20,7 @@ pub(crate) struct ExtractSpots {
     /// The table to write: `z_um,y_um,x_um,radius_um,response,intensity`
     #[arg(short, long, value_name = "CSV")]
     output: PathBuf,
-    /// Mask: spots are dropped where the nearest voxel of the mask is 0, and outside the mask
+    /// Mask: spots are kept where the nearest voxel of the mask is above 0
     #[arg(long, value_name = "LOC")]
     mask: Option<String>,
     #[command(flatten)]

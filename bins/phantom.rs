@@ -12,7 +12,8 @@ use voxloom::phantom::{self, Flags};
 ///
 /// `rounds` writes fixed.zarr, moving.zarr and the true map: truth.json is the whole chain (the
 /// field truth.zarr, then an affine), `truth_points.csv` lists the objects that both volumes show.
-/// `sections` writes the stack sections.zarr; truth.json takes the aligned stack to it.
+/// `sections` writes the stack sections.zarr and its true mask labels.zarr (1 tissue, 0 none, -1 tear,
+/// -2 wrinkle); truth.json takes the aligned stack to it.
 /// `score` prints, as JSON, the distances between where a transform maps these objects and where
 /// they are, or the distances between what the sections of an aligned stack show at one place.
 #[derive(clap::Args)]

@@ -8,6 +8,7 @@ use voxloom::blocks::Context;
 use voxloom::cli::{self, FlagSet, Program, Purpose};
 use voxloom::mesh::{self, Flags};
 use voxloom::transform::{self, Direction};
+use voxloom::volume::{Select, Volume};
 
 /// Relaxes elastic meshes that the displacements of patches pull at.
 ///
@@ -22,6 +23,9 @@ pub(crate) struct Relax {
     /// Transforms through which `flow` saw the volumes (its --through); they become part of OUT.json
     #[arg(long, value_name = "LOC", num_args = 1..)]
     through: Vec<String>,
+    /// Mask of the sections, or of the moving plane (mask): the mesh is cut at tears and wrinkles
+    #[arg(long, value_name = "LOC")]
+    mask: Option<String>,
     /// The displacement field: a Zarr array
     #[arg(short, long, value_name = "LOC")]
     output: String,
@@ -51,7 +55,10 @@ impl Program for Relax {
         let through = transform::read_stored(&self.through, Direction::FixedToMoving)
             .context("reading --through")?;
         self.through.iter().for_each(|location| ctx.input_file(location));
-        Ok(mesh::relax(&self.fields, &through, &self.output, &self.mesh.options(), ctx)?)
+        let mask = self.mask.map(|mask| Volume::open(&mask, &Select::default())).transpose();
+        let mask = mask.context("reading --mask")?;
+        let options = self.mesh.options();
+        Ok(mesh::relax(&self.fields, &through, mask.as_ref(), &self.output, &options, ctx)?)
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Rough {
     /// The displacement field: a Zarr array
     #[arg(short, long, value_name = "LOC")]
     output: String,
-    /// Mask of the tissue: pixels where it is 0 are ignored
+    /// Mask of the tissue: only pixels above 0 are used
     #[arg(long, value_name = "LOC")]
     mask: Option<String>,
     #[command(flatten)]

@@ -25,6 +25,7 @@ programs![
     "refine.rs" refine::Refine,
     "local_affine.rs" local_affine::LocalAffine,
     "deform.rs" deform::Deform,
+    "mask.rs" mask::Mask,
     "rough.rs" rough::Rough,
     "flow.rs" flow::Flow,
     "clean_flow.rs" clean_flow::CleanFlow,

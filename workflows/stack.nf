@@ -8,11 +8,11 @@
 // The steps and their outputs are those of workflows/stack.sh. Every program writes its output directly
 // into OUT; processes exchange jobs, which are maps that describe a step, and receipts.
 
-include { RUN as REDUCE ; RUN as ROUGH ; RUN as ROUGH_FINISH ; RUN as APPLY_TRANSFORM ; RUN as APPLY_TRANSFORM_FINISH } from './modules/run'
+include { RUN as REDUCE ; RUN as MASK ; RUN as MASK_FINISH ; RUN as ROUGH ; RUN as ROUGH_FINISH ; RUN as APPLY_TRANSFORM ; RUN as APPLY_TRANSFORM_FINISH } from './modules/run'
 include { RUN as DOWNSAMPLE ; RUN as REPORT } from './modules/run'
 include { PASS as PASS_1 ; PASS as PASS_2 ; PASS as PASS_3 ; PASS as PASS_4 } from './modules/pass'
 include { PASS as PASS_5 ; PASS as PASS_6 ; PASS as PASS_7 ; PASS as PASS_8 } from './modules/pass'
-include { seen ; whole } from './modules/pass'
+include { masks ; seen ; whole } from './modules/pass'
 include { absolute ; all_parts ; by_name ; in_parts ; keep_parameters ; sections_of } from './modules/parameters'
 
 // Lists the passes: number, reduction, patch, search and distance of each, one per line.
@@ -64,7 +64,7 @@ process SUMMARY {
 
 workflow STACK {
     take:
-    settings // [stack, out, receipts, spacing, given, distance, rough, parts]
+    settings // [stack, out, receipts, spacing, given, distance, mask, rough, parts]
     config // the parameters file
 
     main:
@@ -74,13 +74,19 @@ workflow STACK {
     reductions = setup.flatMap { all -> all.passes.collect { pass -> pass.reduction }.unique().findAll { reduction -> reduction != '1' }.collect { reduction -> reduce_job(all, reduction) } }
     REDUCE(reductions.map { job -> [job, whole(), []] }, config)
     reduced = REDUCE.out.map { _job, receipt -> receipt }.toList().map { receipts -> [by_name(receipts)] }
-    begun = setup.combine(reduced)
-    ROUGH(in_parts(begun.filter { all, _done -> all.rough }.map { all, done -> [rough_job(all), done] }, parts), config)
+    MASK(in_parts(setup.filter { all -> all.mask }.map { all -> [mask_job(all), []] }, parts), config)
+    MASK_FINISH(all_parts(MASK.out, parts), config)
+    masked = setup
+        .filter { all -> !all.mask }
+        .map { _all -> [[]] }
+        .mix(MASK_FINISH.out.map { _job, receipt -> [[receipt]] })
+    begun = setup.combine(reduced).combine(masked)
+    ROUGH(in_parts(begun.filter { all, _done, _mask -> all.rough }.map { all, done, mask -> [rough_job(all), done + mask] }, parts), config)
     ROUGH_FINISH(all_parts(ROUGH.out, parts), config)
     start = begun
-        .filter { all, _done -> !all.rough }
-        .map { all, _done -> [all, 1, []] }
-        .mix(setup.combine(ROUGH_FINISH.out).map { all, _job, receipt -> [all, 1, [receipt]] })
+        .filter { all, _done, _mask -> !all.rough }
+        .map { all, _done, mask -> [all, 1, mask] }
+        .mix(setup.combine(masked).combine(ROUGH_FINISH.out).map { all, mask, _job, receipt -> [all, 1, mask + [receipt]] })
 
     PASS_1(start, parts, config)
     PASS_2(PASS_1.out, parts, config)
@@ -118,11 +124,12 @@ workflow {
         spacing: "${params.spacing ?: ''}".toString(),
         given: "${params.passes ?: ''}".toString(),
         distance: params.distance as int,
+        mask: !params.noMask,
         rough: !params.noRough,
         parts: params.parts as int,
     ]
-    def header = [stack: settings.stack, spacing: settings.spacing, passes: settings.given, distance: settings.distance, rough: settings.rough]
-    def config = keep_parameters(header, sections_of(params, 'stack.schema.json'), out, ['params.yaml', 'report.html', 'summary.tsv', 'aligned.zarr', 'rough.zarr'])
+    def header = [stack: settings.stack, spacing: settings.spacing, passes: settings.given, distance: settings.distance, mask: settings.mask, rough: settings.rough]
+    def config = keep_parameters(header, sections_of(params, 'stack.schema.json'), out, ['params.yaml', 'report.html', 'summary.tsv', 'aligned.zarr', 'mask.zarr', 'rough.zarr'])
     STACK(settings, config)
 
     workflow.onComplete = {
@@ -149,13 +156,22 @@ def reduce_job(setup, reduction) {
     ]
 }
 
+def mask_job(setup) {
+    def stack = seen(setup, '1', ['--spacing'])
+    return [
+        step: 'mask',
+        receipts: setup.receipts,
+        line: "mask '${stack.location}' ${stack.spacing} --output '${setup.out}/mask.zarr'".toString(),
+    ]
+}
+
 def rough_job(setup) {
     def pass = setup.passes[0]
     def stack = seen(setup, pass.reduction, ['--spacing'])
     return [
         step: 'rough',
         receipts: setup.receipts,
-        line: "rough '${stack.location}' ${stack.spacing} --distance ${pass.distance} --output '${setup.out}/rough.zarr'".toString(),
+        line: "rough '${stack.location}' ${stack.spacing} ${masks(setup, ['--mask'])} --distance ${pass.distance} --output '${setup.out}/rough.zarr'".toString(),
     ]
 }
 
@@ -177,7 +193,7 @@ def pyramid_job(setup) {
 def report_job(setup) {
     def stack = seen(setup, '1', ['--fixed-spacing'])
     def passes = setup.passes.collectMany { pass -> (1..(pass.distance as int)).collect { d -> "flow-${pass.number}-${d}" } + ["relax-${pass.number}"] }
-    def names = (setup.rough ? ['rough'] : []) + passes + ['apply-transform', 'downsample']
+    def names = (setup.mask ? ['mask'] : []) + (setup.rough ? ['rough'] : []) + passes + ['apply-transform', 'downsample']
     return [
         step: 'report',
         receipts: setup.receipts,

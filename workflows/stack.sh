@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Aligns the sections of a stack to each other on this machine, without a workflow engine.
 #
-#   workflows/stack.sh STACK OUT [--spacing Z,Y,X] [--passes LIST] [--distance N] [--no-rough] [--params FILE]
-#       [--overwrite]
+#   workflows/stack.sh STACK OUT [--spacing Z,Y,X] [--passes LIST] [--distance N] [--no-rough] [--no-mask]
+#       [--params FILE] [--overwrite]
 #
-# STACK is a volume, a folder or pattern of images, or a table of sections. They are first aligned
-# roughly, over all rotations; --no-rough leaves this out, for sections that are in place but for a few
-# degrees and a twentieth of their width. Then each pass compares each section with the N sections
-# before it (2 by default) as they lie after the pass before, and aligns all of them together. A pass is
-# REDUCTION:PATCH:SEARCH, the factor by which the sections are reduced, and the size of a patch and the
-# longest shift in pixels of the reduced sections; LIST holds passes separated by spaces. By default,
+# STACK is a volume, a folder or pattern of images, or a table of sections. First, the tissue, tears and
+# wrinkles of its sections are found (OUT/mask.zarr); --no-mask leaves this out, and all pixels count. Then
+# the sections are aligned roughly, over all rotations; --no-rough leaves this out, for sections that are in
+# place but for a few degrees and a twentieth of their width. Then each pass compares each section with the
+# N sections before it (2 by default) as they lie after the pass before, and aligns all of them together. A
+# pass is REDUCTION:PATCH:SEARCH, the factor by which the sections are reduced, and the size of a patch and
+# the longest shift in pixels of the reduced sections; LIST holds passes separated by spaces. By default,
 # the first pass sees sections of 128 to 256 pixels, the others three and one quarter of these patches
 # at growing resolution. OUT/report.html shows the result.
 #
@@ -31,7 +32,7 @@ usage() {
     exit "$1"
 }
 
-locations=() spacing= passes= distance=2 params= overwrite= is_rough=1
+locations=() spacing= passes= distance=2 params= overwrite= is_rough=1 is_masked=1
 while [ $# -gt 0 ]; do
     case $1 in
         --spacing | --passes | --distance | --params)
@@ -40,9 +41,10 @@ while [ $# -gt 0 ]; do
             shift 2
             ;;
         --no-rough) is_rough= && shift ;;
+        --no-mask) is_masked= && shift ;;
         --overwrite) overwrite=1 && shift ;;
         -h | --help) usage 0 ;;
-        -*) complain "unknown option $1; known are --spacing, --passes, --distance, --no-rough, --params and --overwrite; the file of --params takes options of the programs, such as rough: {allow-reflection: true}, and threads and memory" ;;
+        -*) complain "unknown option $1; known are --spacing, --passes, --distance, --no-rough, --no-mask, --params and --overwrite; the file of --params takes options of the programs, such as rough: {allow-reflection: true}, and threads and memory" ;;
         *) locations+=("$(absolute "${1%/}")") && shift ;;
     esac
 done
@@ -81,10 +83,10 @@ esac
 config=$out/params.yaml folder=$out
 wanted=$(
     if [ -n "$params" ]; then printf '%s\n' "$(cat -- "$params")"; else echo '{}'; fi
-    printf '# stack: %s\n# spacing: %s\n# passes: %s\n# distance: %s\n# rough: %s\n# files: %s\n' \
-        "$stack" "$spacing" "$(cut -d " " -f 2-4 <<< "$listed" | tr " \n" ": ")" "$distance" "${is_rough:-0}" "$content"
+    printf '# stack: %s\n# spacing: %s\n# passes: %s\n# distance: %s\n# rough: %s\n# mask: %s\n# files: %s\n' \
+        "$stack" "$spacing" "$(cut -d " " -f 2-4 <<< "$listed" | tr " \n" ": ")" "$distance" "${is_rough:-0}" "${is_masked:-0}" "$content"
 )
-made="params.yaml receipts working rough.zarr rough.json aligned.zarr aligned.json summary.tsv report.html report.json"
+made="params.yaml receipts working mask.zarr rough.zarr rough.json aligned.zarr aligned.json summary.tsv report.html report.json"
 if [ -e "$config" ] && grep -q '^# passes: ' "$config"; then
     if [ -n "$overwrite" ] || [ "$wanted" != "$(cat "$config")" ]; then
         [ -n "$overwrite" ] || complain "$out was begun with another stack or other parameters ($config), or its files have changed since; give those, name another OUT, or add --overwrite, which begins anew"
@@ -102,11 +104,16 @@ keep "$wanted" "$config"
 
 # A receipt of an output that is not there any more is no reason to leave out its step.
 [ -e "$out/aligned.zarr" ] || rm -f "$out/receipts/report.json"
-for output in rough.zarr:rough aligned.zarr:apply-transform aligned.zarr/1:downsample report.html:report; do
+for output in mask.zarr:mask rough.zarr:rough aligned.zarr:apply-transform aligned.zarr/1:downsample report.html:report; do
     [ -e "$out/${output%:*}" ] || rm -f "$out/receipts/${output#*:}.json"
 done
 
-through=() receipts=()
+through=() receipts=() masks=() mask=()
+if [ -n "$is_masked" ]; then
+    step mask mask "$stack" "${one[@]}" --output "$out/mask.zarr" --resume
+    masks=(--fixed-mask "$out/mask.zarr" --moving-mask "$out/mask.zarr") mask=(--mask "$out/mask.zarr")
+    receipts+=("$out/receipts/mask.json")
+fi
 while read -r number reduction patch search distance <&3; do
     [ -e "$out/pass$number.zarr" ] || rm -f "$out/receipts/relax-$number.json"
     seen=$stack given=("${two[@]}") given_one=("${one[@]}")
@@ -117,7 +124,7 @@ while read -r number reduction patch search distance <&3; do
     fi
     if [ "$number" = 1 ] && [ -n "$is_rough" ]; then
         code=0
-        attempt rough rough "$seen" "${given_one[@]}" --distance "$distance" --output "$out/rough.zarr" --resume || code=$?
+        attempt rough rough "$seen" "${given_one[@]}" "${mask[@]}" --distance "$distance" --output "$out/rough.zarr" --resume || code=$?
         case $code in
             0) through=(--through "$out/rough.json") ;;
             3)
@@ -133,7 +140,7 @@ while read -r number reduction patch search distance <&3; do
     for ((d = 1; d <= distance; d++)); do
         name=pass$number-$d code=0
         attempt "flow-$number-$d" flow "$seen" "$seen" "${given[@]}" --planes --distance "$d" --patch "$patch" --search "$search" \
-            "${through[@]}" --output "$out/working/flow-$name.zarr" --resume || code=$?
+            "${through[@]}" "${masks[@]}" --output "$out/working/flow-$name.zarr" --resume || code=$?
         if [ $code -eq 0 ]; then
             attempt "clean-flow-$number-$d" clean-flow "$out/working/flow-$name.json" --output "$out/working/clean-$name.zarr" --resume || code=$?
         fi
@@ -148,7 +155,7 @@ while read -r number reduction patch search distance <&3; do
         echo "$me: pass $number found no matches; give a first pass with a larger SEARCH (--passes), and --overwrite" >&2
         exit 3
     fi
-    step "relax-$number" relax "${fields[@]}" --stack "${through[@]}" --output "$out/pass$number.zarr" --resume
+    step "relax-$number" relax "${fields[@]}" --stack "${through[@]}" "${mask[@]}" --output "$out/pass$number.zarr" --resume
     through=(--through "$out/pass$number.json") receipts+=("$out/receipts/relax-$number.json") last=$number
 done 3<<< "$listed"
 keep "$(cat "$out/pass$last.json")" "$out/aligned.json"

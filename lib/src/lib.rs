@@ -49,6 +49,7 @@ pub mod inspect;
 pub mod interchange;
 pub mod invmap;
 pub mod local_affine;
+pub mod mask;
 pub mod matching;
 pub mod mesh;
 pub mod metric;

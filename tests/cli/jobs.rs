@@ -77,16 +77,30 @@ fn flow_of_planes(scene: &Scene) -> String {
     scene.at("planes.json")
 }
 
+/// A stack of nine sections; with the given flaws.
+fn sections(scene: &Scene, defects: &str) -> String {
+    let folder = scene.at("stack");
+    if !Path::new(&folder).exists() {
+        let size = ["sections", "--size", "9,96,96", "--defects", defects, "--wavelength", "100"];
+        let size = size.iter().chain(&["--max-displacement", "2", "--max-shift", "8"]);
+        program("phantom").args(size).args(["-o", &folder, "-q"]).assert().success();
+    }
+    format!("{folder}/sections.zarr")
+}
+
+pub(crate) const MASK: ProgramRun = ProgramRun {
+    name: "mask",
+    arguments: |scene| {
+        let mut all = words([&sections(scene, "4"), "-o", &scene.at("mask.zarr")]);
+        all.extend(words(["--min-area", "100", "--threads", "1"]));
+        all
+    },
+};
+
 pub(crate) const ROUGH: ProgramRun = ProgramRun {
     name: "rough",
     arguments: |scene| {
-        let folder = scene.at("stack");
-        if !Path::new(&folder).exists() {
-            let size = ["sections", "--size", "9,96,96", "--defects", "0", "--wavelength", "100"];
-            let size = size.iter().chain(&["--max-displacement", "2", "--max-shift", "8"]);
-            program("phantom").args(size).args(["-o", &folder, "-q"]).assert().success();
-        }
-        let stack = format!("{folder}/sections.zarr");
+        let stack = sections(scene, "0");
         let mut all = words([&stack, "-o", &scene.at("rough.zarr"), "--max-rotation", "3"]);
         all.extend(words(["--distance", "1", "--threads", "1"]));
         all

@@ -16,6 +16,7 @@ mod flags;
 mod foreign;
 mod identity;
 mod jobs;
+mod masks;
 mod memory;
 mod pipes;
 mod planes;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use assert_cmd::Command;
 use tempfile::TempDir;
-use voxloom::geom::{Box3, Grid};
+use voxloom::geom::Grid;
 use voxloom::volume::{Codec, Existing, Format, Output, Spec, Voxel};
 
 /// A command that runs one of our programs.
@@ -54,8 +54,18 @@ impl Scene {
         shape: [usize; 3],
         value: impl Fn([i64; 3]) -> T,
     ) -> String {
+        self.volume_on(name, Grid::new(shape, [1.0; 3], [0.0; 3]), value)
+    }
+
+    /// As [`Scene::volume`], on any grid.
+    pub(crate) fn volume_on<T: Voxel>(
+        &self,
+        name: &str,
+        grid: Grid,
+        value: impl Fn([i64; 3]) -> T,
+    ) -> String {
         let spec = Spec {
-            grid: Grid::new(shape, [1.0; 3], [0.0; 3]),
+            grid,
             dtype: T::DTYPE,
             chunk: [16; 3],
             shard: None,
@@ -64,7 +74,7 @@ impl Scene {
         };
         let location = self.at(name);
         let output = Output::create(&location, &spec, Existing::Refuse).unwrap();
-        for part in Box3::of_shape(shape).tiles([16; 3]) {
+        for part in grid.bounds().tiles([16; 3]) {
             let voxels: Vec<T> = part.tiles([1; 3]).map(|voxel| value(voxel.min)).collect();
             output.write(&part, &voxels).unwrap();
         }

@@ -12,7 +12,7 @@ const SHIFTS: [[f64; 2]; 6] =
     [[0.0, 0.0], [3.0, -2.0], [-4.0, 1.0], [2.0, 5.0], [5.0, -3.0], [-1.0, 2.0]];
 
 /// A smooth pattern without repetition.
-fn pattern(y: f64, x: f64) -> f64 {
+pub(crate) fn pattern(y: f64, x: f64) -> f64 {
     let wave = |k: u32| {
         let (angle, length) = (f64::from(k) * 2.399_963, 0.25 + 0.012 * f64::from(k));
         (length * (angle.cos() * y + angle.sin() * x) + f64::from(k * k)).sin()
@@ -33,7 +33,7 @@ fn stack(scene: &Scene, name: &str, blank: &[i64], apart: i64) -> String {
     })
 }
 
-fn run(name: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(name: &str, arguments: &[&str]) -> String {
     let run = program(name).args(arguments).output().unwrap();
     let message = String::from_utf8(run.stderr).unwrap();
     assert!(run.status.success(), "{name} {arguments:?}: {message}");

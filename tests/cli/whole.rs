@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::jobs::{
-    CLEAN, DEFORM, DOWNSAMPLE, FLOW, INVERSE, INVMAP, LOCAL, ProgramRun, RELAX, ROUGH, SAMPLED,
-    SPOTS, TRANSCODE,
+    CLEAN, DEFORM, DOWNSAMPLE, FLOW, INVERSE, INVMAP, LOCAL, MASK, ProgramRun, RELAX, ROUGH,
+    SAMPLED, SPOTS, TRANSCODE,
 };
 use crate::scene::{Scene, executable, files, program};
 
@@ -160,6 +160,11 @@ fn flow_is_the_same_in_parts_and_after_kills() {
 #[test]
 fn cleaned_flow_is_the_same_in_parts_and_after_kills() {
     is_the_same_in_parts_and_after_kills(&CLEAN);
+}
+
+#[test]
+fn a_mask_is_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&MASK);
 }
 
 #[test]

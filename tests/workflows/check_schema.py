@@ -17,7 +17,7 @@ import yaml
 CONF = Path(__file__).resolve().parents[2] / "conf"
 # Settings of the workflows, which are not of a program.
 SETTINGS = {"fixed", "moving", "samplesheet", "onto", "until", "outdir", "parts"}
-STACK_SETTINGS = {"stack", "spacing", "passes", "distance", "no-rough", "outdir", "parts"}
+STACK_SETTINGS = {"stack", "spacing", "passes", "distance", "no-rough", "no-mask", "outdir", "parts"}
 GIVEN = set(
     "output mask fixed-spots moving-spots matches initial table transform onto fixed moving stage blocks-table truth-score stack aligned "
     "shape out-spacing out-origin points direction inverse-transform with-original level "
@@ -34,6 +34,7 @@ OWN = {
 VOLUME = {"image", "channel", "time", "spacing", "origin"}
 PAIR = {f"{side}-{name}" for side in ["fixed", "moving"] for name in VOLUME}
 OF_STACKS = {
+    "mask": VOLUME,
     "rough": VOLUME | {"distance"},
     "flow": PAIR | {"planes", "distance", "patch", "search", "through", "fixed-mask", "moving-mask"},
     "clean-flow": {"fill"},
@@ -60,7 +61,7 @@ for wrong in [
 stack = json.loads((CONF / "stack.schema.json").read_text())
 jsonschema.Draft202012Validator.check_schema(stack)
 of_stack = jsonschema.Draft202012Validator(stack)
-of_stack.validate({"passes": "4:40:20 1:96:12", "no-rough": True, "rough": {"max-rotation": 20}, "relax": {"fixed": [0]}})
+of_stack.validate({"passes": "4:40:20 1:96:12", "no-rough": True, "mask": {"tears": "dark"}, "rough": {"max-rotation": 20}, "relax": {"fixed": [0]}})
 for wrong in [{"passes": "4:40"}, {"distance": 0}, {"relax": {"stiffnes": 1}}, {"fixed": "a"}]:
     assert not of_stack.is_valid(wrong), f"the schema of stacks takes {wrong}"
 

@@ -43,7 +43,7 @@ a_stack_goes_on_after_a_kill() {
     [ ! -e killed-stack/summary.tsv ]
     stack_sh killed-stack
     cmp killed-stack/summary.tsv stacked/summary.tsv
-    for array in pass1.zarr pass2.zarr aligned.zarr; do
+    for array in mask.zarr pass1.zarr pass2.zarr aligned.zarr; do
         diff -r -x zarr.json -x .voxloom "killed-stack/$array" "stacked/$array"
     done
 }
@@ -52,12 +52,13 @@ sections_that_have_changed_are_not_taken_for_the_old_ones() {
     mkdir changed
     section() { python -c 'import sys, tifffile, zarr; z = int(sys.argv[1]); tifffile.imwrite(f"changed/{z}.tif", zarr.open("stack/sections.zarr", mode="r")["0"][z])' "$1"; }
     for z in 0 1 2; do section $z; done
-    "$root/workflows/stack.sh" changed changed-out --spacing 0.05,0.01,0.01 --passes 2:40:16
+    "$root/workflows/stack.sh" changed changed-out --spacing 0.05,0.01,0.01 --passes 2:40:16 --no-mask
     section 3
-    fails "$root/workflows/stack.sh" changed changed-out --spacing 0.05,0.01,0.01 --passes 2:40:16 2> refusal
+    fails "$root/workflows/stack.sh" changed changed-out --spacing 0.05,0.01,0.01 --passes 2:40:16 --no-mask 2> refusal
     grep -q "its files have changed since" refusal
-    "$root/workflows/stack.sh" changed changed-out --spacing 0.05,0.01,0.01 --passes 2:40:16 --overwrite
+    "$root/workflows/stack.sh" changed changed-out --spacing 0.05,0.01,0.01 --passes 2:40:16 --no-mask --overwrite
     inspect changed-out/aligned.zarr | grep -q "4 x 224 x 240"
+    [ ! -e changed-out/mask.zarr ]
 }
 
 a_stack_refuses_what_does_not_fit() {
@@ -100,7 +101,7 @@ stack_smk() {
 as_the_script() {
     [ -e "$scene/one-pass/report.html" ] ||
         "$root/workflows/stack.sh" "$scene/stack/sections.zarr" "$scene/one-pass" --passes 2:40:16
-    for array in rough.zarr pass1.zarr aligned.zarr; do
+    for array in mask.zarr rough.zarr pass1.zarr aligned.zarr; do
         diff -r -x zarr.json -x .voxloom "$scene/$1/$array" "$scene/one-pass/$array"
     done
     cmp "$scene/$1/summary.tsv" "$scene/one-pass/summary.tsv"

@@ -39,6 +39,11 @@ def through(setup, number) {
     return chain ? "--through '${chain}'" : ''
 }
 
+// The given flags with the mask of the sections, if there is one.
+def masks(setup, flags) {
+    return setup.mask ? flags.collect { flag -> "${flag} '${setup.out}/mask.zarr'" }.join(' ') : ''
+}
+
 // The location of the stack at the resolution of a pass, and the flags that say its pixel size.
 def seen(setup, reduction, flags) {
     def at_full_size = reduction == '1'
@@ -56,7 +61,7 @@ def flow_job(setup, number, distance) {
         receipts: setup.receipts,
         lenient: true,
         line: ("flow '${stack.location}' '${stack.location}' ${stack.spacing} --planes --distance ${distance} --patch ${pass.patch} " +
-            "--search ${pass.search} ${through(setup, number)} --output '${at}/flow-pass${number}-${distance}.zarr'").toString(),
+            "--search ${pass.search} ${through(setup, number)} ${masks(setup, ['--fixed-mask', '--moving-mask'])} --output '${at}/flow-pass${number}-${distance}.zarr'").toString(),
         found: "${at}/flow-pass${number}-${distance}.json".toString(),
         cleaned: "${at}/clean-pass${number}-${distance}.zarr".toString(),
         name: "clean-flow-${number}-${distance}".toString(),
@@ -81,6 +86,6 @@ def relax_job(setup, number) {
         step: "relax-${number}".toString(),
         receipts: setup.receipts,
         before: [gather, nothing].join('; '),
-        line: "relax \"\$@\" --stack ${through(setup, number)} --output '${setup.out}/pass${number}.zarr'".toString(),
+        line: "relax \"\$@\" --stack ${through(setup, number)} ${masks(setup, ['--mask'])} --output '${setup.out}/pass${number}.zarr'".toString(),
     ]
 }

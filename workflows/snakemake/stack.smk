@@ -25,16 +25,17 @@ HERE = Path(workflow.basedir).parent
 OUT = Path(config.get("outdir", "out"))
 STACK, SPACING = str(config["stack"]), str(config.get("spacing", ""))
 IS_ROUGH = str(config.get("no-rough", False)).lower() != "true"
+IS_MASKED = str(config.get("no-mask", False)).lower() != "true"
 PARTS = [f".part-{k}-{config.get('parts', 1)}" for k in range(1, int(config.get("parts", 1)) + 1)]
-SETTINGS = ["stack", "spacing", "passes", "distance", "no-rough", "outdir", "parts"]
+SETTINGS = ["stack", "spacing", "passes", "distance", "no-rough", "no-mask", "outdir", "parts"]
 SECTIONS = {name: section for name, section in config.items() if name not in SETTINGS}
-PARAMETERS = "".join(f"# {name}: {config[name]}\n" for name in SETTINGS[:5] if name in config) + json.dumps(SECTIONS, indent=4)
+PARAMETERS = "".join(f"# {name}: {config[name]}\n" for name in SETTINGS[:6] if name in config) + json.dumps(SECTIONS, indent=4)
 
 if any((OUT / metadata).exists() for metadata in ["zarr.json", ".zarray", ".zgroup", "attributes.json"]):
     raise WorkflowError(f"{OUT} is a volume; outdir is the folder of the results, give another name.")
 kept = OUT / "params.yaml"
 if not (OUT / "receipts").exists() and not kept.exists():
-    for name in ["report.html", "summary.tsv", "aligned.zarr", "rough.zarr", "working"]:
+    for name in ["report.html", "summary.tsv", "aligned.zarr", "mask.zarr", "rough.zarr", "working"]:
         if (OUT / name).exists():
             raise WorkflowError(f"{OUT / name} is there, and no run of this workflow has made it; give another outdir.")
 elif kept.exists() and kept.read_text() != PARAMETERS:
@@ -117,9 +118,30 @@ rule reduce:
         " --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
+rule mask:
+    input:
+        after("mask"),
+        config=rules.parameters.output,
+    output:
+        receipt("mask{share}"),
+    log:
+        f"{OUT}/logs/mask{{share}}.log",
+    params:
+        share=flags,
+        stack=STACK,
+        spacing=spacing("1", "--spacing"),
+        to=OUT / "mask.zarr",
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+    shell:
+        "mask {params.stack:q} {params.spacing} --output {params.to:q} {params.share}"
+        " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
+
+
 rule rough:
     input:
-        after("rough", reduced),
+        after("rough", reduced, masked),
         config=rules.parameters.output,
     output:
         receipt("rough{share}"),
@@ -129,13 +151,14 @@ rule rough:
         share=flags,
         stack=lambda wildcards: seen(passes()[0][1]),
         spacing=lambda wildcards: spacing(passes()[0][1], "--spacing"),
+        mask=mask("--mask"),
         distance=lambda wildcards: passes()[0][4],
         to=OUT / "rough.zarr",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
-        "rough {params.stack:q} {params.spacing} --distance {params.distance} --output {params.to:q} {params.share}"
+        "rough {params.stack:q} {params.spacing} {params.mask:q} --distance {params.distance} --output {params.to:q} {params.share}"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
@@ -156,14 +179,15 @@ rule flow:
         patch=lambda wildcards: of_pass(wildcards)[2],
         search=lambda wildcards: of_pass(wildcards)[3],
         through=through,
+        masks=mask("--fixed-mask", "--moving-mask"),
         to=lambda wildcards: f"{OUT}/working/flow-pass{wildcards.number}-{wildcards.distance}.zarr",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
     shell:
         "flow {params.stack:q} {params.stack:q} {params.spacing} --planes --distance {wildcards.distance}"
-        " --patch {params.patch} --search {params.search} {params.through:q} --output {params.to:q} {params.share}"
-        " --config {input.config:q}"
+        " --patch {params.patch} --search {params.search} {params.through:q} {params.masks:q}"
+        " --output {params.to:q} {params.share} --config {input.config:q}"
         " --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q} || [ $? -eq 3 ]"
 
 
@@ -200,6 +224,7 @@ rule relax:
             f"{OUT}/working/clean-pass{wildcards.number}-{d}.json" for d in range(1, int(of_pass(wildcards)[4]) + 1)
         ],
         through=through,
+        mask=mask("--mask"),
         to=lambda wildcards: f"{OUT}/pass{wildcards.number}.zarr",
     threads: 8
     resources:
@@ -207,7 +232,7 @@ rule relax:
     shell:
         "set --; for field in {params.fields:q}; do [ ! -e \"$field\" ] || set -- \"$@\" \"$field\"; done;"
         " if [ $# -eq 0 ]; then echo 'no matches were found; give a first pass with a larger SEARCH (passes)' > {log:q}; exit 3; fi;"
-        " relax \"$@\" --stack {params.through:q} --output {params.to:q} --resume"
+        " relax \"$@\" --stack {params.through:q} {params.mask:q} --output {params.to:q} --resume"
         " --config {input.config:q} --threads {threads} --memory {resources.mem_mb}M --receipt {output:q} 2> {log:q}"
 
 
@@ -257,6 +282,7 @@ rule downsample:
 rule report:
     input:
         receipts=lambda wildcards: [
+            *([receipt("mask")] if IS_MASKED else []),
             *([receipt("rough")] if IS_ROUGH else []),
             *(receipt(f"{step}-{number}{suffix}") for number, *_, distance in passes()
               for step, suffix in [*(("flow", f"-{d}") for d in range(1, int(distance) + 1)), ("relax", "")]),

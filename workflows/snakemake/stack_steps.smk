@@ -45,13 +45,22 @@ def reduced(wildcards, number=1):
     return [] if reduction == "1" else [receipt(f"downsample-{reduction}")]
 
 
+def masked(wildcards):
+    return [receipt("mask")] if IS_MASKED else []
+
+
+def mask(*flags):
+    """The flags for the mask of the sections, if there is one."""
+    return [word for flag in flags for word in [flag, f"{OUT}/mask.zarr"]] if IS_MASKED else []
+
+
 def begun(wildcards):
     """The receipts of what a pass begins with."""
     number = int(wildcards.number)
     if number > 1:
         start = [receipt(f"relax-{number - 1}")]
     else:
-        start = [receipt("rough")] if IS_ROUGH else []
+        start = [receipt("rough")] if IS_ROUGH else masked(wildcards)
     return start + reduced(wildcards, number)
 
 

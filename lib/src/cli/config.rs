@@ -196,7 +196,7 @@ fn choose(command: &Command, path: &Path, file: Map<String, Value>) -> Result<Ch
                 }
             }
         } else if vocabulary::program_names().any(|name| name == key)
-            && flag(command, &key).is_none()
+            && !vocabulary::keys().any(|flag| flag == key)
         {
             return Err(Error::Usage(format!(
                 "{}: {key} is a program, and a mapping of its flags is wanted, such as {key}: {{flag: value}}",

@@ -91,7 +91,7 @@ const ROW: usize = 6;
 /// Detects the spots of `volume` and writes them to the table `output`, best first.
 ///
 /// * `mask`: a volume with its own grid; spots outside this grid, and spots whose nearest voxel of
-///   the mask is 0, are dropped
+///   the mask is not above 0, are dropped
 ///
 /// With `ctx.part`, only the blocks of that part are processed; a later run with `ctx.finish`
 /// writes the table.
@@ -325,16 +325,17 @@ impl SpotSearch<'_> {
         Ok((found.unwrap_or_default(), Detection { not_finite, constant, ..Detection::default() }))
     }
 
-    /// Drops spots outside the grid of the mask, and spots whose nearest voxel of the mask is 0.
+    /// Drops spots outside the grid of the mask, and spots whose nearest voxel of the mask is not above
+    /// 0.
     fn drop_masked(&self, mask: &Volume, spots: &mut Vec<SpotVoxel>) -> anyhow::Result<()> {
         let (grid, of_mask) = (self.volume.grid(), mask.grid());
         let place = |spot: &SpotVoxel| {
             of_mask.index(grid.position(spot.position)).map(|v| v.round() as i64)
         };
         let places: Vec<[i64; 3]> = spots.iter().map(place).collect();
-        let mut kept = slabs::sample::<u8>(mask, &places)?
+        let mut kept = slabs::sample::<f32>(mask, &places)?
             .into_iter()
-            .map(|voxel| voxel.is_some_and(|voxel| voxel != 0));
+            .map(|voxel| voxel.is_some_and(|voxel| voxel > 0.0));
         spots.retain(|_| kept.next().unwrap_or(false));
         Ok(())
     }

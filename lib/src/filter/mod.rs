@@ -1,5 +1,6 @@
 //! Filters on blocks in memory: convolution with symmetric kernels, background by morphological
-//! opening, Fourier transforms, removal of hot and dead pixels, resampling to a coarser grid.
+//! opening, Fourier transforms, removal of hot and dead pixels, resampling to a coarser grid,
+//! distances and connected groups of pixels.
 //!
 //! Convolutions and openings work on C-order `(z, y, x)` slices of `f32`, one axis at a time, and
 //! mirror the block about the *edge* of its first and last voxel (`c b a | a b c`). They always
@@ -8,8 +9,10 @@
 //! the whole volume.
 
 mod convolve;
+mod distance;
 mod fft;
 mod gaussian;
+mod groups;
 pub(crate) mod lines;
 #[cfg(test)]
 mod oracle;
@@ -21,8 +24,10 @@ mod spikes;
 mod top_hat;
 
 pub use convolve::smooth;
+pub use distance::distance;
 pub use fft::Fft;
 pub use gaussian::Kernel;
+pub use groups::Groups;
 pub use lines::mirror;
 pub use regrid::Regridded;
 pub use second_derivatives::LaplacianOfGaussian;

@@ -106,3 +106,48 @@ pub(super) fn transform(data: &[[f32; 2]], shape: [usize; 3]) -> Vec<[f64; 2]> {
     };
     (0..data.len()).map(at).collect()
 }
+
+/// The distance of each pixel from the nearest pixel of a set, by trying all of them.
+pub(super) fn distance(set: &[bool], shape: [usize; 2]) -> Vec<f32> {
+    let place = |i: usize| [(i / shape[1]) as f64, (i % shape[1]) as f64];
+    (0..set.len())
+        .map(|i| {
+            let squares = (0..set.len()).filter(|j| set[*j]).map(|j| {
+                let (p, q) = (place(i), place(j));
+                (p[0] - q[0]).powi(2) + (p[1] - q[1]).powi(2)
+            });
+            squares.fold(f64::INFINITY, f64::min).sqrt() as f32
+        })
+        .collect()
+}
+
+/// The groups of connected voxels: each voxel takes the least number around it, until none changes.
+pub(super) fn groups(shape: [usize; 3], planar: bool, set: &[bool]) -> Vec<u32> {
+    let mut of: Vec<usize> = (0..set.len()).map(|i| if set[i] { i + 1 } else { 0 }).collect();
+    let axes = usize::from(planar)..3;
+    loop {
+        let before = of.clone();
+        let at_all = everywhere(shape, |at| at);
+        for (i, at) in at_all.iter().enumerate().filter(|(i, _)| set[*i]) {
+            for a in axes.clone() {
+                let mut there = *at;
+                if at[a] + 1 < shape[a] {
+                    there[a] += 1;
+                    let j = offset(shape, there);
+                    if set[j] {
+                        let least = of[i].min(of[j]);
+                        (of[i], of[j]) = (least, least);
+                    }
+                }
+            }
+        }
+        if of == before {
+            break;
+        }
+    }
+    let mut numbers: Vec<usize> = of.iter().copied().filter(|n| *n > 0).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let number = |n: usize| numbers.binary_search(&n).map_or(0, |at| at as u32 + 1);
+    of.into_iter().map(number).collect()
+}

@@ -35,10 +35,15 @@ impl<const C: usize> Direct<C> {
         }
         for spring in springs {
             let unit = unit(spring).map(f64::from);
-            let by = std::array::from_fn(|c| std::array::from_fn(|d| unit[c] * unit[d]));
+            let by: [[f64; C]; C] =
+                std::array::from_fn(|c| std::array::from_fn(|d| unit[c] * unit[d]));
             for row in 0..layout.rows() {
                 layout.beside(row, spring.offset, |here, there, n| {
-                    (0..n).for_each(|i| matrix.add(here + i, Some(there + i), &by));
+                    for i in 0..n {
+                        let factor = f64::from(spring.factor(here + i));
+                        let by = by.map(|row| row.map(|v| factor * v));
+                        matrix.add(here + i, Some(there + i), &by);
+                    }
                 });
             }
         }

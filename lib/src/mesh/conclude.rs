@@ -187,8 +187,12 @@ pub(super) fn conclude(
         ctx.record("groups", json!(groups));
         let placed = groups.first().map_or(0, Vec::len);
         if groups.len() > 1 || 2 * placed < grid.shape[0] {
-            let groups: Vec<String> = groups.iter().map(|group| ranges(group)).collect();
-            let (groups, output) = (groups.join(" | "), output.to_owned());
+            let named: Vec<String> = groups.iter().map(|group| ranges(group)).collect();
+            let groups = match named.join(" | ") {
+                none if none.is_empty() => "no sections".to_owned(),
+                named => format!("only sections {named}"),
+            };
+            let output = output.to_owned();
             return Err(Error::NotConnected { groups, output, verdict: verdict() });
         }
     }

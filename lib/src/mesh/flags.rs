@@ -2,7 +2,7 @@
 //! comment, because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
-use super::Options;
+use super::{Materials, Options};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
@@ -29,6 +29,10 @@ pub struct Flags {
     /// Fraction of the matches that is left out, and whose residuals are reported
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
     pub hold_out: f64,
+    /// With --mask, the stiffness of what is labelled relative to that of tissue [default:
+    /// excluded=1,soft=0.1,tear=0.0001,wrinkle=0.01]
+    #[arg(long, value_name = "NAME=FACTOR,...", requires = "mask")]
+    pub materials: Option<Materials>,
 }
 
 impl Flags {
@@ -41,6 +45,7 @@ impl Flags {
             outlier_length: self.outlier_length,
             weighted: !self.unweighted,
             hold_out: self.hold_out,
+            materials: self.materials.unwrap_or_default(),
         }
     }
 }

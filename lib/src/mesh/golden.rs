@@ -79,6 +79,7 @@ fn check_mesh<const C: usize>(name: &str, spacing: [f64; 3]) {
         layout,
         spacing,
         stiffness: STIFFNESS,
+        factors: &[],
         ties: vec![ties],
         anchor: 1e-9,
         held: &held,

@@ -24,6 +24,7 @@ mod folds;
 mod golden;
 mod layout;
 mod matches;
+mod materials;
 mod multigrid;
 #[cfg(test)]
 mod oracle;
@@ -39,6 +40,7 @@ mod tiles;
 
 #[cfg(feature = "cli")]
 pub use flags::Flags;
+pub use materials::Materials;
 pub use run::relax;
 
 /// Why meshes were not relaxed.
@@ -70,12 +72,12 @@ pub enum Error {
     },
     /// Groups of sections are not connected by matches.
     #[error(
-        "the stack falls apart: only sections {groups} are connected by matches that fit to each other; {output} \
+        "the stack falls apart: {groups} are connected by matches that fit to each other; {output} \
          aligns no more than each group in itself; compare sections at more distances (--distance), or search \
          further (flow --search, a first pass of stack.sh with a larger SEARCH)"
     )]
     NotConnected {
-        /// The groups.
+        /// The groups, as the subject of the sentence.
         groups: String,
         /// The location of the field.
         output: String,
@@ -113,6 +115,8 @@ pub struct Options {
     pub weighted: bool,
     /// The fraction of matches that are left out, to judge the result by their residuals.
     pub hold_out: f64,
+    /// How much weaker the springs are where a mask has labels.
+    pub materials: Materials,
 }
 
 impl Options {

@@ -8,7 +8,7 @@
 
 use super::coarsest::Direct;
 use super::layout::Layout;
-use super::springs::{Spring, dot, springs};
+use super::springs::{Spring, dot, springs, with_factors};
 use super::ties::{self, Columns, Held, Ties};
 
 /// The least number of nodes along an axis that are halved.
@@ -40,11 +40,13 @@ pub(super) struct Multigrid<'a, const C: usize> {
 impl<'a, const C: usize> Multigrid<'a, C> {
     /// * `spacing`: the distances between nodes along z, y, x, micrometres
     /// * `stiffness`: as in [`springs`]
+    /// * `factors`: those of the constants of each spring of each node; none if all are 1
     /// * `anchor`: the constant of springs of length 0 from all nodes to their positions at rest
     pub(super) fn new(
         layout: Layout,
         spacing: [f64; 3],
         stiffness: f64,
+        factors: &[Vec<f32>],
         ties: &[Ties<C>],
         anchor: f64,
         held: Held<'a>,
@@ -53,6 +55,7 @@ impl<'a, const C: usize> Multigrid<'a, C> {
         let (mut layout, mut spacing, mut anchor, mut stiffness) =
             (layout, spacing, anchor, stiffness);
         let mut weights: Vec<_> = ties.iter().map(|t| (t.distance, t.weights.clone())).collect();
+        let mut factors = factors.to_vec();
         loop {
             let coarse = layout.halved();
             if coarse == layout {
@@ -65,7 +68,10 @@ impl<'a, const C: usize> Multigrid<'a, C> {
                 (*distance, out.into_flattened())
             };
             let next = weights.iter().map(coarsen).collect();
-            let springs = springs(spacing, stiffness);
+            let springs = with_factors(springs(spacing, stiffness), &factors);
+            for (spring, factors) in springs.iter().zip(&mut factors) {
+                *factors = coarser_factors(spring, &layout, &coarse);
+            }
             levels.push(Level::new(layout, springs, weights, anchor, held));
             weights = next;
             anchor *= layout.len() as f64 / coarse.len() as f64;
@@ -78,7 +84,8 @@ impl<'a, const C: usize> Multigrid<'a, C> {
             stiffness *= if C == 3 { 2.0 } else { 1.0 };
             layout = coarse;
         }
-        let coarsest = Direct::new(&layout, &springs(spacing, stiffness), &weights, anchor, held);
+        let springs = with_factors(springs(spacing, stiffness), &factors);
+        let coarsest = Direct::new(&layout, &springs, &weights, anchor, held);
         Self { levels, coarsest, held }
     }
 
@@ -135,6 +142,32 @@ fn contributors(i: usize, fine: usize, coarse: usize) -> impl Iterator<Item = (u
         [((2 * i).checked_sub(1), 0.5), (Some(2 * i), 1.0), (Some(2 * i + 1), 0.5)]
     };
     taps.into_iter().filter_map(move |(at, weight)| Some((at.filter(|at| *at < fine)?, weight)))
+}
+
+/// The factors of the springs of the coarse nodes, each of which stands for fine ones in series.
+fn coarser_factors<const C: usize>(spring: &Spring<C>, fine: &Layout, coarse: &Layout) -> Vec<f32> {
+    let ratio: [usize; 3] =
+        std::array::from_fn(|a| if coarse.shape[a] < fine.shape[a] { 2 } else { 1 });
+    let links = (0..3).filter(|a| spring.offset[*a] != 0).map(|a| ratio[a]).max().unwrap_or(1);
+    (0..coarse.len())
+        .map(|i| {
+            let (section, at) = coarse.position(i);
+            let (mut compliance, mut count) = (0.0, 0);
+            for link in 0..links as isize {
+                let place: Option<Vec<usize>> = (0..3)
+                    .map(|a| {
+                        let at = (at[a] * ratio[a]).checked_add_signed(link * spring.offset[a])?;
+                        (at < fine.shape[a]).then_some(at)
+                    })
+                    .collect();
+                if let Some([z, y, x]) = place.as_deref() {
+                    compliance += spring.factor(fine.index(section, [*z, *y, *x])).recip();
+                    count += 1;
+                }
+            }
+            if count == 0 { 1.0 } else { count as f32 / compliance }
+        })
+        .collect()
 }
 
 /// The transpose of the interpolation: each coarse node gathers from the fine nodes around it.
@@ -227,12 +260,15 @@ impl<const C: usize> Level<C> {
                 *out = own.map(|v| anchor * v);
             }
             for (spring, unit) in self.springs.iter().zip(&units) {
-                for offset in [spring.offset, spring.offset.map(|o| -o)] {
+                for (offset, is_own) in [(spring.offset, true), (spring.offset.map(|o| -o), false)]
+                {
                     layout.beside(row, offset, |here, there, n| {
+                        let from = if is_own { here } else { there };
                         let (own, other) = (&s[here..here + n], &s[there..there + n]);
                         let out = &mut out[here - base..here - base + n];
                         for i in 0..n {
                             let by: f32 = (0..C).map(|c| unit[c] * (own[i][c] - other[i][c])).sum();
+                            let by = spring.factor(from + i) * by;
                             (0..C).for_each(|c| out[i][c] += unit[c] * by);
                         }
                     });

@@ -41,6 +41,8 @@ pub(super) struct Relaxation<const C: usize> {
     pub(super) matches: Vec<Matches<C>>,
     /// The constant of the springs, relative to that of a match of weight 1.
     pub(super) stiffness: f64,
+    /// The factors of the constants of each spring of each node; none if all are 1.
+    pub(super) factors: Vec<Vec<f32>>,
     /// How residuals reduce the weight of a match.
     pub(super) robust: Option<Robust>,
     /// The meshes that do not move.
@@ -174,6 +176,7 @@ impl<const C: usize> Relaxation<C> {
             layout: *layout,
             spacing: self.grid.spacing,
             stiffness: self.stiffness,
+            factors: &self.factors,
             ties,
             anchor: ANCHOR,
             held: &self.held,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::conclude::{PairCounts, conclude};
 use super::matches::{Matches, Robust};
+use super::materials::Tissue;
 use super::rounds::{Relaxation, Relaxed};
 use super::sources::{self, Source};
 use super::tiles::{self, Coarse, Frame, HALO};
@@ -13,7 +14,7 @@ use crate::device::Cost;
 use crate::fingerprint::Fingerprint;
 use crate::geom::{Box3, Chain, FieldSource, Grid, Point};
 use crate::transform::{self, Step, StoredChain};
-use crate::volume::{self, FieldOutput, FieldParts};
+use crate::volume::{self, FieldOutput, FieldParts, Volume};
 use serde::{Deserialize, Serialize};
 
 /// The side of a chunk of the field, in nodes: of planes along y and x, and of volumes.
@@ -45,7 +46,8 @@ pub(super) struct MeshCounts {
 /// were seen, is written to [`transform::document_beside`] `output`.
 ///
 /// The sections of a stack, or the whole of a volume, are relaxed at once; planes of a pair are
-/// relaxed each for itself. If planes do not fit into memory, or with `--block-size`, they are relaxed
+/// relaxed each for itself. The labels of `mask`, which lies in the space that `through` leads to, say
+/// where springs are weaker. If planes do not fit into memory, or with `--block-size`, they are relaxed
 /// in tiles (`tiles.rs`).
 ///
 /// # Errors
@@ -53,6 +55,7 @@ pub(super) struct MeshCounts {
 pub fn relax(
     locations: &[String],
     through: &StoredChain,
+    mask: Option<&Volume>,
     output: &str,
     options: &Options,
     ctx: &Context,
@@ -66,9 +69,18 @@ pub fn relax(
     let (grid, components) = (first.field.grid(), first.field.parts().components);
     let planes = components == 2;
     options.check(&grid, planes)?;
+    let tissue =
+        mask.map(|mask| Tissue { mask, through: &through.chain, materials: &options.materials });
+    if tissue.is_some() && !planes {
+        let message =
+            "--mask is for fields of planes, and these are fields of volumes; leave it out";
+        return Err(blocks::Error::Usage(message.to_owned()).into());
+    }
     let chunk = grid.shape.map(|n| n.min(CHUNK[usize::from(!planes)]));
     let chunk = if planes { [1, chunk[1], chunk[2]] } else { chunk };
-    let Division { plan, is_tiled } = plan(&sources, &through.chain, (&grid, chunk), options, ctx)?;
+    let Division { plan, is_tiled } =
+        plan(&sources, &through.chain, mask, (&grid, chunk), options, ctx)?;
+    mask.iter().for_each(|mask| ctx.input(mask));
     locations.iter().for_each(|location| ctx.input_file(location));
     if plan.is_all_asked(ctx)? {
         return Ok(());
@@ -78,7 +90,7 @@ pub fn relax(
     let parts = FieldParts { components, quality: Vec::new() };
     let out = FieldOutput::create_parts(output, &grid, parts, chunk, &plan.as_run(ctx))?;
     ctx.output_file(Path::new(output));
-    let mut meshes = Meshes { sources: &sources, grid, options, coarse: None };
+    let mut meshes = Meshes { sources: &sources, tissue, grid, options, coarse: None };
     if is_tiled && !ctx.finish {
         meshes.relax_coarse().map_err(|e| blocks::Error::Field(e.into()))?;
     }
@@ -129,6 +141,7 @@ struct Division {
 fn plan(
     sources: &[Source],
     through: &Chain,
+    mask: Option<&Volume>,
     (grid, chunk): (&Grid, [usize; 3]),
     options: &Options,
     ctx: &Context,
@@ -146,17 +159,23 @@ fn plan(
     });
     let fits = |block| {
         let unit = WriteUnit::from(block);
-        blocks::refuse_large(block, grid.bounds(), unit, |_| cost(sources, grid, block).0, ctx)
+        blocks::refuse_large(
+            block,
+            grid.bounds(),
+            unit,
+            |_| cost(sources, grid, mask.is_some(), block).0,
+            ctx,
+        )
     };
     let is_tiled = planes && (ctx.block_size.is_some() || fits(whole).is_err());
     let block = if is_tiled {
         let unit = [together, chunk[1], chunk[2]];
         let below = tiles::coarse_grid(grid).shape;
-        let apart = cost(sources, grid, [together, below[1], below[2]]).0;
+        let apart = cost(sources, grid, mask.is_some(), [together, below[1], below[2]]).0;
         Plan::choose_block(
             grid.bounds(),
             unit,
-            |block| cost(sources, grid, tile(block, grid)).0 + apart.clone(),
+            |block| cost(sources, grid, mask.is_some(), tile(block, grid)).0 + apart.clone(),
             ctx,
         )?
     } else {
@@ -167,6 +186,7 @@ fn plan(
         .with("options", options)
         .with("grid", grid)
         .with("tiled", is_tiled)
+        .with_optional("mask", mask)?
         .with_chain("through", through)?;
     for (i, source) in sources.iter().enumerate() {
         identity = source.add_to(identity, &format!("field {}", i + 1))?;
@@ -176,7 +196,8 @@ fn plan(
             transform::open_steps("the chain", &first.after, transform::Direction::FixedToMoving)?;
         identity = identity.with_chain("initial", &after)?;
     }
-    let (peak, waiting) = cost(sources, grid, if is_tiled { tile(block, grid) } else { block });
+    let (peak, waiting) =
+        cost(sources, grid, mask.is_some(), if is_tiled { tile(block, grid) } else { block });
     let plan = Plan::tile(grid.bounds(), block, peak, &identity).waiting(&waiting);
     Ok(Division { plan, is_tiled })
 }
@@ -190,7 +211,7 @@ fn tile(block: [usize; 3], grid: &Grid) -> [usize; 3] {
 }
 
 /// The memory of a task of `nodes` at its peak, and while it waits.
-fn cost(sources: &[Source], grid: &Grid, nodes: [usize; 3]) -> (Cost, Cost) {
+fn cost(sources: &[Source], grid: &Grid, is_masked: bool, nodes: [usize; 3]) -> (Cost, Cost) {
     let nodes: usize = (0..3).map(|a| nodes[a].min(grid.shape[a])).product();
     let all: usize = grid.shape.iter().product();
     // other fields may have more nodes
@@ -207,19 +228,22 @@ fn cost(sources: &[Source], grid: &Grid, nodes: [usize; 3]) -> (Cost, Cost) {
         + Cost::of::<[f64; 3]>("displacements of nodes", 10 * nodes)
         + Cost::of::<[f32; 3]>("springs", springs * nodes)
         + Cost::of::<[f32; 4]>("ties", 3 * (sources.len() + 1) * nodes)
+        + Cost::of::<[f32; 4]>("materials", if is_masked { 5 * nodes } else { 0 })
         + Cost::of::<f32>("multigrid", (2 * (band + 1) + 2 * (sources.len() + 1) + 24) * nodes);
     (peak, waiting)
 }
 
 /// The displacements of a task.
 enum Input {
-    Planes(Vec<Matches<2>>, Option<Frame<2>>),
+    /// With the factors of the springs.
+    Planes(Vec<Matches<2>>, Option<Frame<2>>, Vec<Vec<f32>>),
     Volume(Vec<Matches<3>>),
 }
 
 /// What all tasks share.
 struct Meshes<'a> {
     sources: &'a [Source],
+    tissue: Option<Tissue<'a>>,
     grid: Grid,
     options: &'a Options,
     coarse: Option<Coarse>,
@@ -250,11 +274,17 @@ impl Meshes<'_> {
         let frame = self.coarse.as_ref().map(|coarse| coarse.frame(&self.grid, &part));
         Ok(if self.sources.iter().all(|source| source.field.parts().components == 2) {
             let matches = sources.map(|s| s.read(range, within, self.options));
-            Input::Planes(matches.collect::<Result<_, _>>()?, frame)
+            let factors = self.factors(&self.grid.crop(&part))?;
+            Input::Planes(matches.collect::<Result<_, _>>()?, frame, factors)
         } else {
             let matches = sources.map(|s| s.read(range, None, self.options));
             Input::Volume(matches.collect::<Result<_, _>>()?)
         })
+    }
+
+    /// The factors of the springs of planes with these nodes; none without a mask.
+    fn factors(&self, grid: &Grid) -> Result<Vec<Vec<f32>>, blocks::Error> {
+        self.tissue.map_or(Ok(Vec::new()), |tissue| tissue.factors(grid))
     }
 
     /// Relaxes all sections at a lower resolution.
@@ -278,7 +308,8 @@ impl Meshes<'_> {
             all.extend(whole);
         }
         let grid = tiles::coarse_grid(&self.grid);
-        let relaxation = relaxation(all, &grid, None, 0, self.options);
+        let factors = self.factors(&grid)?;
+        let relaxation = relaxation(all, &grid, None, factors, 0, self.options);
         let relaxed = relaxation.relax();
         self.coarse = Some(Coarse { grid, layout: relaxed.layout, u: relaxed.u });
         Ok(())
@@ -286,8 +317,10 @@ impl Meshes<'_> {
 
     fn relax(&self, input: Input, task: &Task) -> (Vec<f32>, MeshCounts) {
         match input {
-            Input::Planes(matches, frame) => self.relax_task(matches, frame, task),
-            Input::Volume(matches) => self.relax_task(matches, None, task),
+            Input::Planes(matches, frame, factors) => {
+                self.relax_task(matches, frame, factors, task)
+            }
+            Input::Volume(matches) => self.relax_task(matches, None, Vec::new(), task),
         }
     }
 
@@ -296,13 +329,14 @@ impl Meshes<'_> {
         &self,
         mut matches: Vec<Matches<C>>,
         frame: Option<Frame<C>>,
+        factors: Vec<Vec<f32>>,
         task: &Task,
     ) -> (Vec<f32>, MeshCounts) {
         let (part, first) = (self.part(task), task.core.min[0] as usize);
         let own = self.grid.crop(&part);
         let asked: Vec<Matches<C>> =
             matches.iter_mut().map(|m| hold_out(m, self.options)).collect();
-        let relaxation = relaxation(matches, &own, frame, first, self.options);
+        let relaxation = relaxation(matches, &own, frame, factors, first, self.options);
         let relaxed = relaxation.relax();
         let core = task.core.shift(part.min.map(|v| -v));
         let is_own = |[_, y, x]: [usize; 3]| {
@@ -327,11 +361,13 @@ impl Meshes<'_> {
 
 /// What acts on the meshes of a grid.
 ///
+/// * `factors`: those of the constants of springs; none if all are 1
 /// * `first`: the section of the stack that is the first of the grid
 fn relaxation<const C: usize>(
     matches: Vec<Matches<C>>,
     grid: &Grid,
     frame: Option<Frame<C>>,
+    factors: Vec<Vec<f32>>,
     first: usize,
     options: &Options,
 ) -> Relaxation<C> {
@@ -348,6 +384,7 @@ fn relaxation<const C: usize>(
         grid: *grid,
         matches,
         stiffness: options.stiffness,
+        factors,
         robust,
         held: held.collect(),
         frame,

@@ -21,6 +21,8 @@ pub(super) struct Problem<'a, const C: usize> {
     pub(super) spacing: [f64; 3],
     /// The constant of the springs ([`springs::springs`]).
     pub(super) stiffness: f64,
+    /// The factors of the constants of each spring of each node; none if all are 1.
+    pub(super) factors: &'a [Vec<f32>],
     /// The ties.
     pub(super) ties: Vec<Ties<C>>,
     /// The constant of springs of length 0 from all nodes to their positions at rest.
@@ -46,6 +48,11 @@ pub(super) struct Solution {
 }
 
 impl<const C: usize> Problem<'_, C> {
+    /// The springs of the meshes.
+    pub(super) fn springs(&self) -> Vec<Spring<C>> {
+        springs::with_factors(springs::springs(self.spacing, self.stiffness), self.factors)
+    }
+
     /// The energy, and its gradient.
     pub(super) fn gradient(&self, springs: &[Spring<C>], u: &[[f64; C]]) -> (f64, Vec<[f64; C]>) {
         let mut gradient: Vec<[f64; C]> = u.iter().map(|u| u.map(|u| self.anchor * u)).collect();
@@ -72,11 +79,12 @@ impl<const C: usize> Problem<'_, C> {
     /// matrix is positive, its first step from rest is the solution of linear elasticity, and the
     /// terms left out are of the order of the strain.
     pub(super) fn solve(&self, u: &mut Vec<[f64; C]>, tolerance: f64) -> Solution {
-        let springs = springs::springs(self.spacing, self.stiffness);
+        let springs = self.springs();
         let inverse = Multigrid::new(
             self.layout,
             self.spacing,
             self.stiffness,
+            self.factors,
             &self.ties,
             self.anchor,
             self.held,

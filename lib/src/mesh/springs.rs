@@ -14,6 +14,9 @@ pub(super) struct Spring<const C: usize> {
     pub(super) rest: [f64; C],
     /// The constant k.
     pub(super) stiffness: f64,
+    /// The factor of the constant for the spring of each node, in the order of the layout; empty if
+    /// all are 1.
+    pub(super) factors: Vec<f32>,
 }
 
 pub(super) fn dot<const C: usize>(a: &[f64; C], b: &[f64; C]) -> f64 {
@@ -27,6 +30,12 @@ impl<const C: usize> Spring<C> {
 
     fn back(&self) -> [isize; 3] {
         self.offset.map(|o| -o)
+    }
+
+    /// The factor of the constant of the spring that begins at a node.
+    #[inline]
+    pub(super) fn factor(&self, node: usize) -> f32 {
+        self.factors.get(node).copied().unwrap_or(1.0)
     }
 }
 
@@ -49,7 +58,7 @@ pub(super) fn springs<const C: usize>(spacing: [f64; 3], stiffness: f64) -> Vec<
                     continue; // the same spring from its other end
                 }
                 let rest = std::array::from_fn(|c| offset[c + 3 - C] as f64 * spacing[c + 3 - C]);
-                let mut spring = Spring { offset, rest, stiffness };
+                let mut spring = Spring { offset, rest, stiffness, factors: Vec::new() };
                 let diagonal = offset.iter().filter(|o| **o != 0).count() > 1;
                 if C == 3 {
                     spring.stiffness *= spacing[2] / spring.length();
@@ -59,6 +68,17 @@ pub(super) fn springs<const C: usize>(spacing: [f64; 3], stiffness: f64) -> Vec<
                 springs.push(spring);
             }
         }
+    }
+    springs
+}
+
+/// The springs with the given factors of their constants, spring by spring; none if all are 1.
+pub(super) fn with_factors<const C: usize>(
+    mut springs: Vec<Spring<C>>,
+    factors: &[Vec<f32>],
+) -> Vec<Spring<C>> {
+    for (spring, factors) in springs.iter_mut().zip(factors) {
+        spring.factors.clone_from(factors);
     }
     springs
 }
@@ -77,14 +97,16 @@ pub(super) fn add_gradient<const C: usize>(
             let length = spring.length();
             layout.beside(row, spring.offset, |here, there, n| {
                 for i in 0..n {
-                    let (force, stretch) = pull(spring, length, &u[here + i], &u[there + i]);
-                    energy += 0.5 * spring.stiffness * stretch * stretch;
+                    let k = spring.stiffness * f64::from(spring.factor(here + i));
+                    let (force, stretch) = pull(spring, [k, length], &u[here + i], &u[there + i]);
+                    energy += 0.5 * k * stretch * stretch;
                     (0..C).for_each(|c| out[here - base + i][c] -= force[c]);
                 }
             });
             layout.beside(row, spring.back(), |here, there, n| {
                 for i in 0..n {
-                    let (force, _) = pull(spring, length, &u[there + i], &u[here + i]);
+                    let k = spring.stiffness * f64::from(spring.factor(there + i));
+                    let (force, _) = pull(spring, [k, length], &u[there + i], &u[here + i]);
                     (0..C).for_each(|c| out[here - base + i][c] += force[c]);
                 }
             });
@@ -95,10 +117,13 @@ pub(super) fn add_gradient<const C: usize>(
 
 /// The derivative of the energy of a spring with respect to the displacement of its end, and the
 /// length that it has gained.
+///
+/// * `k`: the constant
+/// * `length`: the length at rest
 #[inline]
 fn pull<const C: usize>(
     spring: &Spring<C>,
-    length: f64,
+    [k, length]: [f64; 2],
     from: &[f64; C],
     to: &[f64; C],
 ) -> ([f64; C], f64) {
@@ -106,7 +131,7 @@ fn pull<const C: usize>(
     let now = dot(&d, &d).sqrt();
     let stretch = now - length;
     // a spring of length 0 has no direction
-    let force = if now > 0.0 { spring.stiffness * stretch / now } else { 0.0 };
+    let force = if now > 0.0 { k * stretch / now } else { 0.0 };
     (d.map(|d| force * d), stretch)
 }
 
@@ -120,14 +145,14 @@ pub(super) fn directions<const C: usize>(
 ) -> Vec<Vec<[f32; C]>> {
     let of = |spring: &Spring<C>| {
         let mut along = vec![[0.0; C]; layout.len()];
-        let root = spring.stiffness.sqrt();
         layout.fill_rows(&mut along, |row, out| {
             let base = row * layout.width();
             layout.beside(row, spring.offset, |here, there, n| {
                 for i in 0..n {
                     let d: [f64; C] =
                         std::array::from_fn(|c| u[there + i][c] - u[here + i][c] + spring.rest[c]);
-                    let scale = root / dot(&d, &d).sqrt().max(f64::MIN_POSITIVE);
+                    let k = spring.stiffness * f64::from(spring.factor(here + i));
+                    let scale = k.sqrt() / dot(&d, &d).sqrt().max(f64::MIN_POSITIVE);
                     out[here - base + i] = d.map(|d| (scale * d) as f32);
                 }
             });

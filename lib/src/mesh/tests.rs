@@ -42,12 +42,27 @@ fn ties<const C: usize>(layout: &Layout, distance: isize, holes: usize, seed: u6
     }
 }
 
+/// Factors of springs between 0.001 and 1; none for even seeds.
+fn factors<const C: usize>(layout: &Layout, seed: u64) -> Vec<Vec<f32>> {
+    let mut next = noise(seed + 77);
+    let count = if seed.is_multiple_of(2) { 0 } else { springs::<C>([1.0; 3], 1.0).len() };
+    let factor = |_| 10.0_f64.powf(1.5 * next() - 1.5) as f32;
+    (0..count * layout.len())
+        .map(factor)
+        .collect::<Vec<_>>()
+        .chunks(layout.len())
+        .map(<[f32]>::to_vec)
+        .collect()
+}
+
 fn check_gradient<const C: usize>(layout: Layout, seed: u64) {
     let held: Vec<bool> = (0..layout.sections).map(|s| s == 2).collect();
+    let factors = factors::<C>(&layout, seed);
     let problem = Problem {
         layout,
         spacing: [5.0, 4.0, 3.0],
         stiffness: 0.7,
+        factors: &factors,
         ties: vec![
             ties::<C>(&layout, 0, 4, seed),
             ties(&layout, 1, 3, seed + 1),
@@ -57,7 +72,7 @@ fn check_gradient<const C: usize>(layout: Layout, seed: u64) {
         held: &held,
         floats: false,
     };
-    let springs = springs::<C>(problem.spacing, problem.stiffness);
+    let springs = problem.springs();
     let mut u = vectors::<C>(layout.len(), 1.0, seed + 9);
     let (_, gradient) = problem.gradient(&springs, &u);
     for i in (0..u.len()).step_by(3) {
@@ -80,7 +95,8 @@ fn check_symmetry<const C: usize>(layout: Layout, seed: u64) {
     let held: Vec<bool> = (0..layout.sections).map(|s| s == 1).collect();
     let ties =
         [ties::<C>(&layout, 0, 2, seed), ties(&layout, 1, 3, seed + 1), ties(&layout, 2, 5, seed)];
-    let inverse = Multigrid::new(layout, [5.0, 4.0, 3.0], 0.7, &ties, 0.01, &held);
+    let factors = factors::<C>(&layout, seed);
+    let inverse = Multigrid::new(layout, [5.0, 4.0, 3.0], 0.7, &factors, &ties, 0.01, &held);
     let free = |mut v: Vec<[f64; C]>| {
         for (_, v) in v.iter_mut().enumerate().filter(|(i, _)| held[layout.position(*i).0]) {
             *v = [0.0; C];
@@ -147,6 +163,7 @@ fn check_oracle<const C: usize>(shape: [usize; 3]) {
         layout,
         spacing,
         stiffness: 0.1,
+        factors: &[],
         ties: vec![ties],
         anchor: 0.0,
         held: &held,
@@ -181,6 +198,7 @@ fn large_meshes_with_large_holes_need_few_iterations() {
             layout,
             spacing: [1.0, 40.0, 40.0],
             stiffness: 3.0,
+            factors: &[],
             ties: vec![all],
             anchor: 1e-7,
             held: &held,
@@ -235,6 +253,7 @@ fn relaxation<const C: usize>(
         grid,
         matches,
         stiffness,
+        factors: Vec::new(),
         robust: robust.map(|length| Robust { length }),
         held: vec![false; sections],
         frame: None,

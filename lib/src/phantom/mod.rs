@@ -26,6 +26,7 @@ use crate::volume::{self, Codec, Dtype, FieldOutput, Format, Output, Spec, Unfin
 #[cfg(feature = "cli")]
 mod flags;
 mod map;
+mod marks;
 mod noise;
 mod random;
 mod render;

@@ -44,6 +44,8 @@ pub struct SectionScore {
     pub points: usize,
     /// The median error, pixels.
     pub median: f64,
+    /// The 95th percentile of the errors, pixels.
+    pub p95: f64,
     /// The mean of the errors along y and x, pixels.
     pub mean: [f64; 2],
 }
@@ -114,8 +116,9 @@ fn of_chain(truth: &SectionsTruth, chain: &Chain) -> Result<SectionsScore, Error
         if is_good(&section) {
             all.extend_from_slice(&lengths);
         }
-        let (points, median) = (away.len(), Spread::of(lengths).median);
-        sections.push(SectionScore { section, kind: truth.kinds[section], points, median, mean });
+        let (points, Spread { median, p95, .. }) = (away.len(), Spread::of(lengths));
+        let kind = truth.kinds[section];
+        sections.push(SectionScore { section, kind, points, median, p95, mean });
     }
     let measured: Vec<&SectionScore> =
         sections.iter().filter(|s| is_good(&s.section) && s.points > 0).collect();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::marks::{Marks, Shown};
 use super::noise::gradient_noise;
 use super::random::{Random, mix, normal_of};
 use super::{Error, create_folder};
@@ -17,7 +18,9 @@ use crate::blocks::{self, Budget, Context, Identity, Outcome, Plan, write_whole}
 use crate::device::Cost;
 use crate::geom::{Box3, Grid};
 use crate::transform::{self, Step};
-use crate::volume::{Codec, Dtype, FieldOutput, FieldParts, Format, Output, Spec, Unfinished};
+use crate::volume::{
+    Codec, Dtype, FieldOutput, FieldParts, Format, Output, Spec, Unfinished, Voxel,
+};
 
 /// Parameters of [`sections`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,8 +62,9 @@ pub enum Kind {
     Missing,
 }
 
-/// The name of the stack in its folder.
+/// The names of the stack and of its true mask in their folder.
 const STACK: &str = "sections.zarr";
+const LABELS: &str = "labels.zarr";
 /// The name of the file of the parameters and the kinds of the sections.
 pub(super) const TRUTH: &str = "sections.json";
 /// The side of a chunk, pixels.
@@ -254,39 +258,70 @@ impl SectionsTruth {
         SectionMap::new(&self.parameters, own as u64, self.kinds[own])
     }
 
+    /// A section as it was cut and imaged.
+    fn imaged(&self, section: usize) -> Imaged {
+        let of = &self.parameters;
+        let mut random = Random::new(of.seed, 2000 + section as u64);
+        let light = [random.between(0.75, 1.15), random.between(-20.0, 25.0)];
+        let marks = Marks::new(of, &mut random);
+        Imaged { kind: self.kinds[section], map: self.map(section), light, marks }
+    }
+
     /// The grey values of a part of a section.
     fn render(&self, part: &Box3) -> Vec<u8> {
         let of = &self.parameters;
         let section = part.min[0] as usize;
-        let (kind, map) = (self.kinds[section], self.map(section));
-        let depth = if kind == Kind::Doubled { section - 1 } else { section };
-        let mut random = Random::new(of.seed, 2000 + section as u64);
-        let (gain, offset) = (random.between(0.75, 1.15), random.between(-20.0, 25.0));
-        let marks = Marks::new(of, &mut random);
+        let imaged = self.imaged(section);
+        let depth = section - usize::from(imaged.kind == Kind::Doubled);
+        let [gain, offset] = imaged.light;
         let seed = mix(of.seed ^ mix(section as u64 + 77));
-        let mut out = Vec::with_capacity(part.len());
-        for y in part.min[1]..part.max[1] {
-            for x in part.min[2]..part.max[2] {
-                if kind == Kind::Missing {
-                    out.push(0);
-                    continue;
-                }
-                let p = [y as f64, x as f64];
-                let grey = match map.apply(p) {
-                    _ if kind == Kind::Blank => 210.0,
-                    None => 235.0,
-                    Some(at) => {
-                        marks.at(p).unwrap_or_else(|| tissue(of.seed as u32, depth as f64, at))
-                    }
-                };
-                let pixel = mix(seed ^ mix((y as u64) << 32 | x as u64));
-                let noise = 6.0 * of.noise * f64::from(normal_of(pixel, mix(pixel)));
-                let value = gain * (grey - 128.0) + 128.0 + offset + noise;
-                // 0 is the value of missing pixels
-                out.push(value.round().clamp(1.0, 255.0) as u8);
-            }
+        let grey = |pixel: Box3| {
+            let grey = match imaged.at(&pixel) {
+                Shown::Nothing => return 0,
+                Shown::Resin => 210.0,
+                Shown::Gap => 235.0,
+                // three layers of tissue are darker than any membrane
+                Shown::Fold => 5.0,
+                Shown::Tear => 240.0,
+                Shown::Tissue(at) => tissue(of.seed as u32, depth as f64, at),
+            };
+            let pixel = mix(seed ^ mix((pixel.min[1] as u64) << 32 | pixel.min[2] as u64));
+            let noise = 6.0 * of.noise * f64::from(normal_of(pixel, mix(pixel)));
+            let value = gain * (grey - 128.0) + 128.0 + offset + noise;
+            // 0 is the value of missing pixels
+            value.round().clamp(1.0, 255.0) as u8
+        };
+        part.tiles([1; 3]).map(grey).collect()
+    }
+
+    /// The values of the true mask in a part of a section.
+    fn labels(&self, part: &Box3) -> Vec<i8> {
+        let imaged = self.imaged(part.min[0] as usize);
+        part.tiles([1; 3]).map(|pixel| imaged.at(&pixel).label().value()).collect()
+    }
+}
+
+/// A section as it was cut and imaged.
+struct Imaged {
+    kind: Kind,
+    map: SectionMap,
+    /// The gain and the offset of the grey values.
+    light: [f64; 2],
+    marks: Marks,
+}
+
+impl Imaged {
+    /// What a pixel shows.
+    fn at(&self, pixel: &Box3) -> Shown {
+        let p = [1, 2].map(|a| pixel.min[a] as f64);
+        match self.kind {
+            Kind::Missing => Shown::Nothing,
+            Kind::Blank => Shown::Resin,
+            _ => match self.map.apply(p) {
+                None => Shown::Gap,
+                Some(at) => self.marks.at(p).unwrap_or(Shown::Tissue(at)),
+            },
         }
-        out
     }
 }
 
@@ -315,37 +350,9 @@ fn texture(seed: u32, at: [f64; 3]) -> f64 {
     178.0 - 115.0 * dark + shade
 }
 
-/// A fold and a tear of a section, each along a line of limited length.
-struct Marks(Vec<([f64; 2], [f64; 2], [f64; 2], f64)>);
-
-impl Marks {
-    fn new(of: &Sections, random: &mut Random) -> Self {
-        let mut marks = Vec::new();
-        for grey in [25.0, 240.0] {
-            let place = [1, 2].map(|a| random.between(0.1, 0.9) * of.shape[a] as f64);
-            let (sin, cos) = random.between(0.0, std::f64::consts::TAU).sin_cos();
-            let size = [random.between(0.05, 0.2) * of.shape[1] as f64, random.between(2.0, 6.0)];
-            if random.chance((0.25 * of.defects).min(1.0)) {
-                marks.push((place, [cos, sin], size, grey));
-            }
-        }
-        Self(marks)
-    }
-
-    fn at(&self, p: [f64; 2]) -> Option<f64> {
-        self.0.iter().find_map(|(place, along, size, grey)| {
-            let d = [p[0] - place[0], p[1] - place[1]];
-            let on = (along[0] * d[0] + along[1] * d[1]).abs() / size[0];
-            let off = (along[0] * d[1] - along[1] * d[0]).abs() / size[1];
-            // tapered to its ends
-            (on < 1.0 && off < 1.0 - on * on).then_some(*grey)
-        })
-    }
-}
-
-/// Writes a stack of sections into `folder`: `sections.zarr`, the field `truth.zarr` that takes each
-/// point of the tissue to its place in each section, its chain `truth.json`, and `sections.json` with
-/// the kind of each section.
+/// Writes a stack of sections into `folder`: `sections.zarr`, its true mask `labels.zarr` with
+/// the values of [`Label`], the field `truth.zarr` that takes each point of the tissue to its place in
+/// each section, its chain `truth.json`, and `sections.json` with the kind of each section.
 ///
 /// # Errors
 /// [`Error`] if a parameter is out of range or an output exists.
@@ -356,7 +363,9 @@ pub fn sections(of: &Sections, folder: &Path, ctx: &Context) -> Result<(), Error
     ctx.refuse_existing(&document)?;
     create_folder(folder, ctx)?;
     let identity = Identity::of("phantom").with("sections", of);
-    write_stack(&truth, &folder.join(STACK), &identity, ctx)?;
+    write_planes(&truth, (&folder.join(STACK), Dtype::U8), &identity, SectionsTruth::render, ctx)?;
+    let labels = Identity::of("phantom").with("labels of sections", of);
+    write_planes(&truth, (&folder.join(LABELS), Dtype::I8), &labels, SectionsTruth::labels, ctx)?;
     if ctx.plan_only {
         return Ok(());
     }
@@ -372,22 +381,20 @@ pub fn sections(of: &Sections, folder: &Path, ctx: &Context) -> Result<(), Error
     Ok(())
 }
 
-fn write_stack(
+/// Writes an array of the planes of all sections.
+///
+/// * `values`: makes the elements of a part of a section
+fn write_planes<T: Voxel>(
     truth: &SectionsTruth,
-    path: &Path,
+    (path, dtype): (&Path, Dtype),
     identity: &Identity,
+    values: fn(&SectionsTruth, &Box3) -> Vec<T>,
     ctx: &Context,
 ) -> Result<(), Error> {
     let grid = truth.parameters.grid();
     let chunk = [1, CHUNK, CHUNK];
-    let spec = Spec {
-        grid,
-        dtype: Dtype::U8,
-        chunk,
-        shard: None,
-        codec: Codec::default(),
-        format: Format::Zarr3,
-    };
+    let spec =
+        Spec { grid, dtype, chunk, shard: None, codec: Codec::default(), format: Format::Zarr3 };
     let location = path.to_string_lossy();
     let cost = Cost::of::<u8>("pixels", CHUNK * CHUNK);
     let plan = Plan::tile(grid.bounds(), chunk, cost, identity).with_overhead(
@@ -404,7 +411,7 @@ fn write_stack(
         ctx,
         &*output,
         |_| Ok(()),
-        |task, ()| Ok(truth.render(&task.core)),
+        |task, ()| Ok(values(truth, &task.core)),
         |task, pixels| {
             output.write(&task.core, &pixels)?;
             Ok(Outcome::Done)

@@ -157,7 +157,7 @@ fn pyramid(image: Image, grid: &Grid, resolution: f64) -> Pyramid {
     Pyramid::new(image, read)
 }
 
-/// Sets voxels to NaN where the nearest mask voxel is 0 or NaN, and outside the mask.
+/// Sets voxels to NaN where the nearest mask voxel is not above 0, and outside the mask.
 fn apply_mask(mask: &Volume, image: &mut Image) -> Result<(), Error> {
     let (grid, own) = (image.grid, mask.grid());
     let [_, ny, nx] = grid.shape;
@@ -180,7 +180,7 @@ fn apply_mask(mask: &Volume, image: &mut Image) -> Result<(), Error> {
             let p = grid.position(voxel.min.map(|v| v as f64));
             let [z, y, x] = std::array::from_fn(|a| (nearest(p[a], a) - part.min[a]) as usize);
             let value = values[(z * rows + y) * columns + x];
-            if value == 0.0 || value.is_nan() {
+            if !(value > 0.0) {
                 let [z, y, x] = voxel.min.map(|v| v as usize);
                 image.voxels[(z * ny + y) * nx + x] = f32::NAN;
             }

@@ -1,4 +1,62 @@
+use serde::{Deserialize, Serialize};
+
 use super::Volume;
+
+/// What the pixels of a mask show. Pixels of a mask are used where its value is above 0, so that the
+/// labels of what is not compared are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Label {
+    /// No tissue, or tissue that cannot be used: resin, padding, dirt, charging.
+    Excluded,
+    /// Tissue.
+    Tissue,
+    /// Tissue that deforms more easily.
+    Soft,
+    /// A tear: the tissue to both sides was connected.
+    Tear,
+    /// A wrinkle: the tissue to both sides overlaps or is hidden.
+    Wrinkle,
+}
+
+impl Label {
+    /// All labels.
+    pub const ALL: [Self; 5] =
+        [Self::Excluded, Self::Tissue, Self::Soft, Self::Tear, Self::Wrinkle];
+
+    /// The value of the label in a mask.
+    pub const fn value(self) -> i8 {
+        match self {
+            Self::Excluded => 0,
+            Self::Tissue => 1,
+            Self::Soft => 2,
+            Self::Tear => -1,
+            Self::Wrinkle => -2,
+        }
+    }
+
+    /// The label of a value of a mask. Masks can have any values above 0 where voxels are used.
+    pub fn of(value: f32) -> Self {
+        match value {
+            v if v == f32::from(Self::Soft.value()) => Self::Soft,
+            v if v == f32::from(Self::Tear.value()) => Self::Tear,
+            v if v == f32::from(Self::Wrinkle.value()) => Self::Wrinkle,
+            v if v > 0.0 => Self::Tissue,
+            _ => Self::Excluded,
+        }
+    }
+
+    /// The name of the label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Excluded => "excluded",
+            Self::Tissue => "tissue",
+            Self::Soft => "soft",
+            Self::Tear => "tear",
+            Self::Wrinkle => "wrinkle",
+        }
+    }
+}
 
 /// The masks of a pair of volumes: only voxels above 0 are used.
 #[derive(Clone, Copy, Debug, Default)]

@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
         "transcode",
         "interchange",
     ],
-    &["refine", "local_affine", "deform", "invmap", "flow", "mesh"],
+    &["refine", "local_affine", "deform", "invmap", "flow", "mesh", "mask"],
     &["report", "inspect"],
     &["cli"],
 ];

@@ -1,4 +1,4 @@
-//! The identity of runs of `rough`, `flow`, `clean-flow` and `relax`.
+//! The identity of runs of `mask`, `rough`, `flow`, `clean-flow` and `relax`.
 
 use super::line::{Line, only_itself};
 use super::{field, matrix, texture, tied_pair, two_channels};
@@ -107,6 +107,57 @@ fn rough_is_tied_to_every_flag() {
 }
 
 #[test]
+fn mask_is_tied_to_every_flag() {
+    let scene = Scene::new();
+    let (stack, out) = (two_channels(&scene, "stack.zarr"), scene.at("out.zarr"));
+    let drawn = scene.volume("drawn.zarr", [32, 40, 48], |[z, ..]| u8::from(z == 3));
+    let other = scene.volume("other.zarr", [32, 40, 48], |[z, ..]| u8::from(z == 4));
+    let flags = [("output", out.as_str()), ("channel", "0"), ("drawn", drawn.as_str())];
+    let line = Line::new("mask", &[&stack], &flags);
+    let changes = [
+        ("channel", "1"),
+        ("spacing", "1,1,2"),
+        ("origin", "0,0,5"),
+        ("drawn", &other),
+        ("reduce", "2"),
+        ("min-contrast", "1"),
+        ("close", "4"),
+        ("min-area", "10"),
+        ("outlier", "0.5"),
+        ("wrinkles", "none"),
+        ("tears", "none"),
+        ("min-defect", "10"),
+        ("grow", "1"),
+        ("edge", "3"),
+    ];
+    // sections are masked whole; nothing is random
+    only_itself(&scene, &line, &changes, &["time", "image", "block-size", "seed"]);
+}
+
+#[test]
+fn relax_of_planes_is_tied_to_the_mask_and_the_materials() {
+    let scene = Scene::new();
+    let stack = scene.volume("stack.zarr", [4, 64, 64], texture);
+    let [mask, other] = [3, 4].map(|row| {
+        scene.volume(&format!("mask{row}.zarr"), [4, 64, 64], |[_, y, _]| i8::from(y > row))
+    });
+    let (flow, out) = (scene.at("flow.zarr"), scene.at("out.zarr"));
+    let patches = [("output", flow.as_str()), ("planes", ""), ("distance", "1"), ("patch", "16")];
+    Line::new("flow", &[&stack, &stack], &patches).succeeds(&[]);
+    let line = |flags: &[(&'static str, &str)]| {
+        let flags = [&[("output", out.as_str()), ("stack", "")], flags].concat();
+        Line::new("relax", &[&scene.at("flow.json")], &flags)
+    };
+    let masked = line(&[("mask", &mask)]);
+    masked.succeeds(&["--plan"]);
+    line(&[]).succeeds(&["--block-size", "4,64,64", "--part", "1/2"]);
+    masked.with("block-size", "4,64,64").is_another_run("a mask where there was none", &scene);
+    line(&[("mask", &mask), ("block-size", "4,64,64"), ("materials", "tear=0.5")])
+        .is_another_run("other materials", &scene);
+    line(&[("mask", &other), ("block-size", "4,64,64")]).is_another_run("another mask", &scene);
+}
+
+#[test]
 fn relax_is_tied_to_every_flag() {
     let scene = Scene::new();
     let first = field(&scene, "first.zarr", 0.75);
@@ -117,6 +168,7 @@ fn relax_is_tied_to_every_flag() {
     another.is_another_run("a vector of the field", &scene);
     let changes = [("stiffness", "2"), ("unweighted", ""), ("hold-out", "0.1")];
     // a volume is one task; --through must be that of flow; the other flags are for stacks of planes
-    let others = ["block-size", "seed", "through", "stack", "fixed", "outlier-length"];
+    let others =
+        ["block-size", "seed", "through", "stack", "fixed", "outlier-length", "mask", "materials"];
     only_itself(&scene, &line, &changes, &others);
 }

@@ -86,6 +86,23 @@ fn an_unknown_key_in_the_section_of_a_later_program_is_found_by_the_first() {
 }
 
 #[test]
+fn a_key_that_names_a_program_and_a_flag_is_a_section_if_it_is_a_mapping() {
+    let matches = parse("p.yaml", "mask: {outlier: 2}\nmax-spots: 7\n", &["-o", "x"]).unwrap();
+    assert_eq!(text(&matches, "mask"), None);
+    assert_eq!(matches.get_one::<u32>("max_spots"), Some(&7));
+    let matches = parse("p.yaml", "mask: tissue.zarr\n", &["-o", "x"]).unwrap();
+    assert_eq!(text(&matches, "mask").unwrap(), "tissue.zarr");
+    let error = parse("p.yaml", "mask: {outlyer: 2}\n", &["-o", "x"]).unwrap_err();
+    assert!(error.contains("mask: unknown key outlyer; did you mean outlier?"), "{error}");
+    // a program without this flag
+    let other = shared::add(Command::new("ransac"), FlagSet::Blocks);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.yaml");
+    std::fs::write(&path, "mask: tissue.zarr\n").unwrap();
+    apply(&other, vec!["ransac".into(), "--config".into(), path.into()]).unwrap();
+}
+
+#[test]
 fn lists_are_values_with_commas_or_repeated_flags() {
     let file = "block-size: [64, 128, 128]\nmask: [a, b]\nverbose: 2\nquiet: false\nradius: null\n";
     let matches = parse("p.yaml", file, &["-o", "x"]).unwrap();

@@ -137,7 +137,7 @@ impl Sections {
             let mut inside = vec![0.0f32; pixels.len()];
             mask.read(0, &piece.part, &mut inside)?;
             for (pixel, inside) in pixels.iter_mut().zip(&inside) {
-                if *inside == 0.0 {
+                if !(*inside > 0.0) {
                     *pixel = fill;
                 }
             }
