@@ -19,7 +19,7 @@ pub(crate) struct Mask {
     /// The mask: a Zarr array
     #[arg(short, long, value_name = "LOC")]
     output: String,
-    /// Labels drawn by hand, which replace what is found: 1 tissue, 2 soft, 3 tear, 4 wrinkle, 5
+    /// Labels drawn by hand, which replace what is found: 1 tissue, 2 soft, 3 or -1 tear, 4 or -2 wrinkle, 5
     /// excluded; 0 where nothing is drawn
     #[arg(long, value_name = "LOC")]
     drawn: Option<String>,

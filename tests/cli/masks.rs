@@ -84,6 +84,79 @@ fn what_is_drawn_replaces_what_is_found() {
     let message = String::from_utf8(run.stderr).unwrap();
     assert_eq!(run.status.code(), Some(3), "{message}");
     assert!(message.contains("has the value 9 in section 2; wanted 0 (as found)"), "{message}");
+    // a mask can be edited and given back
+    run_mask(&scene, &stack, &drawing(0));
+    let edited = scene.at("found.zarr");
+    std::fs::rename(scene.at("again.zarr"), &edited).unwrap();
+    run_mask(&scene, &stack, &edited);
+    assert!(read::<i8>(&scene.at("again.zarr")) == found);
+}
+
+fn run_mask(scene: &Scene, stack: &str, drawn: &str) {
+    run("mask", &[stack, "-o", &scene.at("again.zarr"), "--drawn", drawn]);
+}
+
+/// The exit code of a program, and its messages.
+fn message(name: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let run = program(name).args(arguments).output().unwrap();
+    (run.status.code(), String::from_utf8(run.stderr).unwrap())
+}
+
+#[test]
+fn stacks_without_tissue_and_masks_of_other_stacks_are_named() {
+    let scene = Scene::new();
+    let out = scene.at("mask.zarr");
+    for grey in [0u8, 77] {
+        let flat = scene.volume(&format!("flat{grey}.zarr"), [3, 64, 64], |_| grey);
+        let (code, found) = message("mask", &[&flat, "-o", &out, "--overwrite"]);
+        assert_eq!(code, Some(3), "{found}");
+        assert!(found.contains("none of the 3 sections has tissue"), "{found}");
+        assert!(read::<i8>(&out).iter().all(|v| *v == 0));
+    }
+    let stack = scene.volume::<u8>("stack.zarr", [4, 64, 64], |[z, y, x]| {
+        pattern(y as f64, (x + z) as f64).clamp(0.0, 255.0) as u8
+    });
+    let flow = scene.at("flow.zarr");
+    let flow_with = |mask: &str| {
+        let patches = ["--planes", "--distance", "1", "--patch", "24", "--stride", "8"];
+        let line = [stack.as_str(), &stack, "-o", &flow, "--fixed-mask", mask, "--overwrite"];
+        message("flow", &[&line[..], &patches].concat()).1
+    };
+    let whole = scene.volume("whole.zarr", [4, 64, 64], |_| 1u8);
+    assert!(!flow_with(&whole).contains("does not reach"));
+    let (code, _) =
+        message("mask", &[&stack, "-o", &out, "--overwrite", "--reduce", "3", "--min-area", "50"]);
+    assert_eq!(code, Some(0));
+    assert!(!flow_with(&out).contains("does not reach"));
+    let short = scene.volume("short.zarr", [3, 64, 40], |_| 1u8);
+    let found = flow_with(&short);
+    let wanted = "stack.zarr along z and x; is it the mask of another volume?";
+    assert!(
+        found.contains("short.zarr does not reach as far as ") && found.contains(wanted),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_crack_of_a_twentieth_of_a_section_is_found() {
+    let scene = Scene::new();
+    let crack = |y: i64, x: i64| (90..106).contains(&(x + y / 8));
+    let stack = scene.volume::<u8>("stack.zarr", [2, 256, 256], |[z, y, x]| {
+        let value = 70.0 + 0.3 * pattern(y as f64, (x + z) as f64);
+        if z == 1 && crack(y, x) { 235 } else { value as u8 }
+    });
+    let out = scene.at("mask.zarr");
+    run("mask", &[&stack, "-o", &out]);
+    let found: Vec<i8> = read(&out);
+    let (mut hit, mut all, mut wrong) = (0, 0, 0);
+    for (i, value) in found.iter().enumerate() {
+        let (z, y, x) = (i as i64 / 65536, i as i64 / 256 % 256, i as i64 % 256);
+        let is_crack = z == 1 && crack(y, x);
+        all += i32::from(is_crack);
+        hit += i32::from(is_crack && *value == -1);
+        wrong += i32::from(z == 0 && *value == -1);
+    }
+    assert!(all > 65536 / 20 && hit > 9 * all / 10 && wrong == 0, "{hit} of {all}, {wrong} wrong");
 }
 
 #[test]

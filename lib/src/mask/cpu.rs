@@ -13,8 +13,10 @@ pub(super) const WINDOW: usize = 8;
 /// The standard deviation of the Gaussian that removes membranes and noise before dark and bright
 /// places are looked for, pixels.
 const BLUR: f64 = 1.5;
-/// The ranks between which most of the tissue lies.
-const MOST: [f64; 2] = [0.03, 0.97];
+/// The share of the pixels that lie beyond the end of most of the tissue, and the factor of
+/// [`Options::outlier`] there. A defect that covers more than the first share hides this end, and the
+/// second one counts.
+const ENDS: [(f64, f64); 2] = [(0.03, 1.0), (0.1, 3.0)];
 /// A defect reaches to where its grey values are beyond most of the tissue by this fraction of what
 /// makes a defect.
 const WEAK: f64 = 0.5;
@@ -22,6 +24,8 @@ const WEAK: f64 = 0.5;
 pub(super) const LEAST_TISSUE: f64 = 0.01;
 /// A group is a line if it is this many times as long as wide.
 const ELONGATION: f64 = 4.0;
+/// ... and if its pixels spread along one axis at least this many times as far as across it.
+const SPREAD: f64 = 1.5;
 
 /// The means of the known pixels around each pixel, weighted by a kernel; NaN where no pixel around is
 /// known.
@@ -123,11 +127,15 @@ impl Limits {
             let at = (share * (of_tissue.len() - 1) as f64).round() as usize;
             *of_tissue.select_nth_unstable_by(at, f32::total_cmp).1
         };
-        let (median, ends) = (rank(0.5), MOST.map(rank));
-        Some(std::array::from_fn(|i| Self {
-            tone: [Tone::Dark, Tone::Bright][i],
-            end: ends[i],
-            beyond: outlier as f32 * (ends[i] - median).abs(),
+        let median = rank(0.5);
+        Some([Tone::Dark, Tone::Bright].map(|tone| {
+            let of_end = |(share, factor): (f64, f64)| {
+                let end = rank(if tone == Tone::Dark { share } else { 1.0 - share });
+                Self { tone, end, beyond: (outlier * factor) as f32 * (end - median).abs() }
+            };
+            let [outer, inner] = ENDS.map(of_end);
+            let reach = |limits: &Self| (limits.end - median).abs() + limits.beyond;
+            if reach(&inner) < reach(&outer) { inner } else { outer }
         }))
     }
 
@@ -167,6 +175,35 @@ pub(super) fn labels(
     labels
 }
 
+/// The moments of the pixels of a group.
+#[derive(Clone, Default)]
+struct Moments {
+    count: f64,
+    first: [f64; 2],
+    /// Of y y, x x and y x.
+    second: [f64; 3],
+}
+
+impl Moments {
+    fn add(&mut self, at: [usize; 2]) {
+        let [y, x] = at.map(|v| v as f64);
+        self.count += 1.0;
+        self.first = [self.first[0] + y, self.first[1] + x];
+        self.second = [self.second[0] + y * y, self.second[1] + x * x, self.second[2] + y * x];
+    }
+
+    /// How much farther the pixels spread along one axis than across it.
+    fn spread(&self) -> f64 {
+        let [y, x] = self.first.map(|v| v / self.count);
+        let [yy, xx, yx] = self.second.map(|v| v / self.count);
+        let (yy, xx, yx) = (yy - y * y, xx - x * x, yx - y * x);
+        let (mean, half) = (0.5 * (yy + xx), (0.5 * (yy - xx)).hypot(yx));
+        // a pixel has a width
+        let width = 1.0 / 12.0;
+        ((mean + half + width) / (mean - half + width).max(width)).sqrt()
+    }
+}
+
 /// Labels groups of pixels that are too dark or too bright: lines are wrinkles or tears.
 ///
 /// * `is_beyond`: whether a pixel is beyond a fraction of the distance that makes a defect
@@ -182,10 +219,12 @@ fn mark(
     let depth = distance(&outside, shape);
     let mut deepest = vec![0.0_f32; groups.sizes.len() + 1];
     let mut certain = vec![0_usize; groups.sizes.len() + 1];
+    let mut moments = vec![Moments::default(); groups.sizes.len() + 1];
     for (i, group) in groups.of.iter().enumerate().filter(|(_, group)| **group > 0) {
         let group = *group as usize;
         deepest[group] = deepest[group].max(depth[i]);
         certain[group] += usize::from(is_beyond(i, 1.0));
+        moments[group].add([i / shape[1], i % shape[1]]);
     }
     let of_line = match tone {
         _ if defects.wrinkles == Some(tone) => Label::Wrinkle,
@@ -197,7 +236,9 @@ fn mark(
         let width = (2.0 * f64::from(deepest[group]) - 1.0).max(1.0);
         match groups.sizes[group - 1] as f64 {
             _ if certain[group] < defects.min_area.max(1) => None,
-            size if size >= ELONGATION * width * width => Some(of_line),
+            size if size >= ELONGATION * width * width && moments[group].spread() >= SPREAD => {
+                Some(of_line)
+            }
             _ => Some(Label::Excluded),
         }
     };

@@ -80,8 +80,14 @@ impl Drawn {
         Box3::new([z[0], y[0], x[0]], [z[1], y[1], x[1]])
     }
 
-    /// The value of a drawn pixel, if it has a meaning.
+    /// The value of a drawn pixel, if it has a meaning. Tears and wrinkles have their values in masks
+    /// too, so that a mask can be edited and given back.
     fn meaning(&self, value: f32, section: usize) -> Result<usize, Error> {
+        let of_mask =
+            [Label::Tear, Label::Wrinkle].into_iter().find(|l| f32::from(l.value()) == value);
+        if let Some(place) = of_mask.and_then(|label| MEANINGS.iter().position(|m| *m == label)) {
+            return Ok(place + 1);
+        }
         let whole = value as usize;
         if whole as f32 == value && whole <= MEANINGS.len() {
             return Ok(whole);

@@ -43,7 +43,7 @@ pub struct Flags {
     #[arg(long, value_name = "PIXELS", default_value_t = 1000)]
     pub min_area: usize,
     /// What is darker than 97 % of the tissue, or brighter, by more than N times the distance of this
-    /// limit from the median is a defect; inf for none
+    /// limit from the median is a defect
     #[arg(long, value_name = "N", default_value_t = 0.7)]
     pub outlier: f64,
     /// Defects that are lines of this tone are wrinkles; others are dirt, and excluded

@@ -54,10 +54,22 @@ pub enum Error {
     /// An error of the run, such as an invalid option or an output that exists.
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
+    /// No section has tissue.
+    #[error(
+        "none of the {sections} sections has tissue; lower --min-contrast, or choose another channel; sections \
+         lie along z"
+    )]
+    NoTissue {
+        /// The number of sections.
+        sections: usize,
+        /// The exit reason: the run is complete but not successful.
+        #[source]
+        verdict: blocks::ExitReason,
+    },
     /// A pixel drawn by hand has no meaning.
     #[error(
-        "{location} has the value {value} in section {section}; wanted 0 (as found), 1 (tissue), 2 (soft), 3 \
-         (tear), 4 (wrinkle) or 5 (excluded)"
+        "{location} has the value {value} in section {section}; wanted 0 (as found), 1 (tissue), 2 (soft), 3 or -1 \
+         (tear), 4 or -2 (wrinkle) or 5 (excluded)"
     )]
     Drawn {
         /// The location of the drawing.
@@ -243,16 +255,21 @@ pub fn mask(
     }
     let counts: Result<Vec<SectionCounts>, _> =
         results.summaries().map(|summary| summary.map(|(_, counts)| counts)).collect();
-    conclude(&counts?, ctx);
+    let has_tissue = conclude(&counts?, ctx);
     let names: Map<String, Value> = Label::ALL
         .iter()
         .map(|label| (label.value().to_string(), Value::from(label.name())))
         .collect();
-    Ok(out.set_attribute("labels", json!(names))?)
+    out.set_attribute("labels", json!(names))?;
+    let sections = masks.grid().shape[0];
+    if has_tissue {
+        return Ok(());
+    }
+    Err(Error::NoTissue { sections, verdict: blocks::ExitReason::TooManyFailed })
 }
 
-/// Records the share of each label in each section.
-fn conclude(counts: &[SectionCounts], ctx: &Context) {
+/// Records the share of each label in each section; returns whether any has tissue.
+fn conclude(counts: &[SectionCounts], ctx: &Context) -> bool {
     let row = |counts: &SectionCounts| {
         let mut row = Map::from_iter([("section".to_owned(), Value::from(counts.section))]);
         for label in Label::ALL {
@@ -272,18 +289,23 @@ fn conclude(counts: &[SectionCounts], ctx: &Context) {
     for (name, sections) in [("empty", &empty), ("torn", &torn), ("wrinkled", &wrinkled)] {
         ctx.record(name, ranges(sections));
     }
+    let named = |sections: &[usize]| match ranges(sections) {
+        none if none.is_empty() => "none".to_owned(),
+        some => some,
+    };
     let mean = |label| {
         counts.iter().map(|counts| counts.share(label)).sum::<f64>() / counts.len().max(1) as f64
     };
     tracing::info!(
-        "{:.1} % of the pixels are tissue; {} sections have tears, {} have wrinkles",
+        "{:.1} % of the pixels are tissue; sections with tears: {}; with wrinkles: {}",
         100.0 * mean(Label::Tissue),
-        torn.len(),
-        wrinkled.len()
+        named(&torn),
+        named(&wrinkled)
     );
     if !empty.is_empty() {
         tracing::warn!("these sections have no tissue: {}", ranges(&empty));
     }
+    empty.len() < counts.len()
 }
 
 /// The masks of a stack.
@@ -380,7 +402,8 @@ impl<'a> Masks<'a> {
             let image = self.read(section).map_err(|e| blocks::Error::Field(e.into()))?;
             histogram.add(&cpu::contrast(&image, [height, width]));
         }
-        let threshold = histogram.threshold();
+        // without any contrast, nothing is tissue
+        let threshold = histogram.threshold().max(f64::MIN_POSITIVE);
         tracing::info!("contrasts of {threshold:.3} and more are those of tissue (--min-contrast)");
         self.threshold = Some(threshold);
         Ok(())

@@ -58,11 +58,22 @@ impl Volume {
     /// As [`Volume::open`].
     pub fn open_mask(location: &str, of: &Self) -> Result<Self, Error> {
         let stated = Self::open_any(location, &Select::default())?;
-        if stated.has_spacing || stated.grid.shape != of.grid.shape {
-            return Self::open(location, &Select::default());
+        let select = if stated.has_spacing || stated.grid.shape != of.grid.shape {
+            Select::default()
+        } else {
+            let (spacing, origin) = (Some(of.grid.spacing), Some(of.grid.origin));
+            Select { spacing, origin, ..Select::default() }
+        };
+        let mask = Self::open(location, &select)?;
+        let missing = uncovered(&mask.grid, &of.grid);
+        if !missing.is_empty() {
+            let axes = missing.join(" and ");
+            tracing::warn!(
+                "{location} does not reach as far as {} along {axes}; is it the mask of another volume?",
+                of.location()
+            );
         }
-        let (spacing, origin) = (Some(of.grid.spacing), Some(of.grid.origin));
-        Self::open(location, &Select { spacing, origin, ..Select::default() })
+        Ok(mask)
     }
 
     /// As [`Volume::open`], but also accepts a volume without a voxel size: the spacing is then 1
@@ -422,6 +433,23 @@ fn spacing(location: &str, found: &Array, view: &View, select: &Select) -> Resul
         return Err(Error::format(location, message));
     }
     Ok(Size { spacing: Some(spacing), source, planar })
+}
+
+/// The axes along which a grid covers another one by less than to its outermost voxels.
+fn uncovered(grid: &Grid, of: &Grid) -> Vec<&'static str> {
+    let ([low, high], [first, last]) = (grid.extent(&grid.bounds()), of.extent(&of.bounds()));
+    let is_short = |a: usize| {
+        // a coarser grid ends less than one of its voxels before the other
+        let is_coarser = grid.spacing[a] > 1.001 * of.spacing[a];
+        let margin = if is_coarser { 1.001 * grid.spacing[a] } else { 0.5 * of.spacing[a] };
+        first[a] < low[a] - margin || last[a] > high[a] + margin
+    };
+    ["z", "y", "x"]
+        .into_iter()
+        .enumerate()
+        .filter(|(a, _)| is_short(*a))
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// Formats lengths along z, y, x, or along y and x if that along z is NaN.
