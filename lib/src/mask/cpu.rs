@@ -15,8 +15,9 @@ pub(super) const WINDOW: usize = 8;
 const BLUR: f64 = 1.5;
 /// The share of the pixels that lie beyond the end of most of the tissue, and the factor of
 /// [`Options::outlier`] there. A defect that covers more than the first share hides this end, and the
-/// second one counts.
-const ENDS: [(f64, f64); 2] = [(0.03, 1.0), (0.1, 3.0)];
+/// second one counts. What is dark in tissue is more diverse than what is bright.
+const ENDS: [(Tone, [(f64, f64); 2]); 2] =
+    [(Tone::Dark, [(0.03, 1.0), (0.1, 3.0)]), (Tone::Bright, [(0.03, 1.0), (0.1, 2.0)])];
 /// A defect reaches to where its grey values are beyond most of the tissue by this fraction of what
 /// makes a defect.
 const WEAK: f64 = 0.5;
@@ -128,12 +129,12 @@ impl Limits {
             *of_tissue.select_nth_unstable_by(at, f32::total_cmp).1
         };
         let median = rank(0.5);
-        Some([Tone::Dark, Tone::Bright].map(|tone| {
+        Some(ENDS.map(|(tone, ends)| {
             let of_end = |(share, factor): (f64, f64)| {
                 let end = rank(if tone == Tone::Dark { share } else { 1.0 - share });
                 Self { tone, end, beyond: (outlier * factor) as f32 * (end - median).abs() }
             };
-            let [outer, inner] = ENDS.map(of_end);
+            let [outer, inner] = ends.map(of_end);
             let reach = |limits: &Self| (limits.end - median).abs() + limits.beyond;
             if reach(&inner) < reach(&outer) { inner } else { outer }
         }))

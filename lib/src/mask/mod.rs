@@ -56,8 +56,8 @@ pub enum Error {
     Blocks(#[from] blocks::Error),
     /// No section has tissue.
     #[error(
-        "none of the {sections} sections has tissue; lower --min-contrast, or choose another channel; sections \
-         lie along z"
+        "none of the {sections} sections has tissue; lower --min-contrast or --min-area, or choose another channel; \
+         sections lie along z"
     )]
     NoTissue {
         /// The number of sections.
