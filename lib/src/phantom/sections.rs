@@ -350,9 +350,10 @@ fn texture(seed: u32, at: [f64; 3]) -> f64 {
     178.0 - 115.0 * dark + shade
 }
 
-/// Writes a stack of sections into `folder`: `sections.zarr`, its true mask `labels.zarr` with
-/// the values of [`Label`](crate::volume::Label), the field `truth.zarr` that takes each point of the tissue to its place in
-/// each section, its chain `truth.json`, and `sections.json` with the kind of each section.
+/// Writes a stack of sections into `folder`: `sections.zarr`, its true mask `labels.zarr` with the
+/// values of [`Label`](crate::volume::Label), the field `truth.zarr` that takes each point of the
+/// tissue to its place in each section, its chain `truth.json`, and `sections.json` with the kind of
+/// each section.
 ///
 /// # Errors
 /// [`Error`] if a parameter is out of range or an output exists.
