@@ -1,7 +1,7 @@
 //! Removal of vectors that are not to be believed, and the merging of several fields.
 
 use super::peak::Peak;
-use crate::filter::mirror;
+use crate::filter::{Groups, mirror};
 use crate::geom::{Grid, Point};
 
 /// A field of patches in memory.
@@ -321,27 +321,9 @@ impl FlowField {
     }
 
     fn remove_small_groups(&mut self, least: usize) {
-        let mut seen = vec![false; self.vectors.len()];
-        for first in 0..self.vectors.len() {
-            if seen[first] || !self.is_known(first) {
-                continue;
-            }
-            let (mut group, mut next) = (vec![first], 0);
-            seen[first] = true;
-            while let Some(&i) = group.get(next) {
-                next += 1;
-                for (a, by) in axes(self.planar).flat_map(|a| [(a, -1), (a, 1)]) {
-                    let Some(j) = self.beside(i, a, by) else { continue };
-                    if !seen[j] && self.is_known(j) {
-                        seen[j] = true;
-                        group.push(j);
-                    }
-                }
-            }
-            if group.len() < least {
-                group.into_iter().for_each(|i| self.remove(i));
-            }
-        }
+        let groups = Groups::find(self.shape, self.planar, |i| self.is_known(i));
+        let is_small: Vec<bool> = (0..self.vectors.len()).map(|i| groups.size(i) < least).collect();
+        self.remove_all(&is_small);
     }
 }
 
