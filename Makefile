@@ -6,7 +6,7 @@ TARGET   = $(CARGO_BUILD_TARGET)
 BIN      = $(or $(CARGO_TARGET_DIR),target)/$(if $(TARGET),$(TARGET)/)release
 DEBUG    = $(or $(CARGO_TARGET_DIR),target)/debug
 PREFIX   = /usr/local
-PROGRAMS = inspect report pick-level extract-spots ransac refine local-affine deform mask rough flow clean-flow relax invmap apply-transform downsample transcode phantom
+PROGRAMS = inspect report pick-level extract-spots ransac refine local-affine deform mask rough flow clean-flow relax stitch fuse invmap apply-transform downsample transcode phantom
 
 OUT     = demo/out
 PHANTOM = demo/pair

@@ -5,7 +5,7 @@ import time
 
 import measure
 
-PROGRAMS = "inspect report extract-spots ransac refine local-affine deform mask rough flow clean-flow relax invmap apply-transform downsample transcode phantom voxloom"
+PROGRAMS = "inspect report extract-spots ransac refine local-affine deform mask rough flow clean-flow relax stitch fuse invmap apply-transform downsample transcode phantom voxloom"
 
 
 def once(command):

@@ -30,6 +30,8 @@ programs![
     "flow.rs" flow::Flow,
     "clean_flow.rs" clean_flow::CleanFlow,
     "relax.rs" relax::Relax,
+    "stitch.rs" stitch::Stitch,
+    "fuse.rs" fuse::Fuse,
     "invmap.rs" invmap::Invmap,
     "apply_transform.rs" apply_transform::ApplyTransform,
     "downsample.rs" downsample::Downsample,

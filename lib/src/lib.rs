@@ -42,6 +42,7 @@ pub mod files;
 pub mod filter;
 pub mod fingerprint;
 pub mod flow;
+pub mod fuse;
 pub mod geom;
 #[cfg(test)]
 mod golden;
@@ -57,8 +58,10 @@ pub mod phantom;
 pub mod quote;
 pub mod refine;
 pub mod report;
+pub mod stitch;
 pub mod store;
 pub mod table;
+pub mod tiles;
 pub mod transcode;
 pub mod transform;
 pub mod volume;

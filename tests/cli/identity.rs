@@ -14,6 +14,8 @@ use crate::scene::{Scene, files};
 mod flows;
 #[path = "identity/line.rs"]
 mod line;
+#[path = "identity/tiles.rs"]
+mod tiles;
 
 use line::{Line, no_other_run, only_itself};
 

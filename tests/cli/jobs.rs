@@ -107,6 +107,40 @@ pub(crate) const ROUGH: ProgramRun = ProgramRun {
     },
 };
 
+/// A table of nine tiles of a plane.
+fn tiles(scene: &Scene) -> String {
+    let folder = scene.at("tiles");
+    if !Path::new(&folder).exists() {
+        let size = ["tiles", "--size", "1,240,240", "--tile", "96,96", "--overlap", "0.25"];
+        let more = ["--lens", "1", "-o", &folder, "-q"];
+        program("phantom").args(size).args(more).assert().success();
+    }
+    format!("{folder}/tiles.csv")
+}
+
+pub(crate) const STITCH: ProgramRun = ProgramRun {
+    name: "stitch",
+    arguments: |scene| {
+        let mut all = words([&tiles(scene), "-o", &scene.at("stitched.json")]);
+        all.extend(words(["--lens", "yes", "--threads", "1"]));
+        all
+    },
+};
+
+pub(crate) const FUSE: ProgramRun = ProgramRun {
+    name: "fuse",
+    arguments: |scene| {
+        let stitched = scene.at("s/stitched.json");
+        if !Path::new(&stitched).exists() {
+            std::fs::create_dir_all(scene.at("s")).unwrap();
+            program("stitch").args([&tiles(scene), "-o", &stitched, "-q"]).assert().success();
+        }
+        let mut all = words([&stitched, "-o", &scene.at("plane.zarr"), "--chunk", "1,64,64"]);
+        all.extend(words(["--block-size", "1,64,64", "--threads", "1"]));
+        all
+    },
+};
+
 pub(crate) const RELAX: ProgramRun = ProgramRun {
     name: "relax",
     arguments: |scene| {

@@ -29,6 +29,7 @@ mod sections;
 mod shapes;
 mod stacks;
 mod stderr;
+mod tiles;
 mod transcode;
 mod unfinished;
 mod unreliable;

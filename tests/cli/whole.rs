@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::jobs::{
-    CLEAN, DEFORM, DOWNSAMPLE, FLOW, INVERSE, INVMAP, LOCAL, MASK, ProgramRun, RELAX, ROUGH,
-    SAMPLED, SPOTS, TRANSCODE,
+    CLEAN, DEFORM, DOWNSAMPLE, FLOW, FUSE, INVERSE, INVMAP, LOCAL, MASK, ProgramRun, RELAX, ROUGH,
+    SAMPLED, SPOTS, STITCH, TRANSCODE,
 };
 use crate::scene::{Scene, executable, files, program};
 
@@ -170,6 +170,16 @@ fn a_mask_is_the_same_in_parts_and_after_kills() {
 #[test]
 fn a_rough_alignment_is_the_same_in_parts_and_after_kills() {
     is_the_same_in_parts_and_after_kills(&ROUGH);
+}
+
+#[test]
+fn stitched_tiles_are_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&STITCH);
+}
+
+#[test]
+fn fused_tiles_are_the_same_in_parts_and_after_kills() {
+    is_the_same_in_parts_and_after_kills(&FUSE);
 }
 
 #[test]

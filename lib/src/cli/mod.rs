@@ -66,7 +66,7 @@ pub use grid::{GridArgs, SampleArgs};
 pub use multicall::{ProgramEntry, multicall};
 pub use output::{OutputArgs, dtypes};
 pub use values::{Channels, Length3, parse_bytes, parse_shape3, parse_size3, parse_spacing};
-pub use volumes::{FixedArgs, MovingArgs, MovingChannelsArgs, VolumeArgs};
+pub use volumes::{FixedArgs, MovingArgs, MovingChannelsArgs, TileArgs, VolumeArgs};
 
 use crate::blocks::Context;
 

@@ -70,6 +70,26 @@ volume_args!(
     "moving-origin"
 );
 
+/// The flags of programs that read the tiles of a project.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct TileArgs {
+    /// Channel of the tiles, from 0, if there are several
+    #[arg(long, value_name = "N")]
+    pub channel: Option<usize>,
+    /// Pixel size of the tiles (nm, um, mm; default um) instead of that in the table or in the images;
+    /// Z,Y,X for planes at a distance
+    #[arg(long, value_name = "Y,X[UNIT]", value_parser = parse_voxel_size)]
+    pub spacing: Option<Length3>,
+}
+
+impl TileArgs {
+    /// The selected channel, with the given pixel size.
+    pub fn select(&self) -> Select {
+        let spacing = self.spacing.map(|length| length.0);
+        Select { channel: self.channel, spacing, ..Select::default() }
+    }
+}
+
 /// Like [`MovingArgs`], for programs that read several channels of the moving volume.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct MovingChannelsArgs {

@@ -63,6 +63,28 @@ pub fn smooth(
     along_rows(&along_y, shape, &kernels[2], step[2])
 }
 
+/// The means of the known pixels around each pixel of a plane, weighted by a kernel; NaN where no
+/// pixel around is known.
+///
+/// * `image`: `(y, x)` of `shape`, NaN where unknown
+///
+/// Border and numbers: as [`smooth`].
+pub fn smooth_known(image: &[f32], shape: [usize; 2], kernel: &Kernel) -> Vec<f32> {
+    let kernels = [Kernel::identity(), kernel.clone(), kernel.clone()];
+    let over = |values: &[f32]| smooth(values, [1, shape[0], shape[1]], &kernels, [1; 3]).0;
+    if image.iter().all(|v| v.is_finite()) {
+        return over(image);
+    }
+    let known = |v: f32| if v.is_finite() { v } else { 0.0 };
+    let mut sums = over(&image.iter().map(|v| known(*v)).collect::<Vec<_>>());
+    let weights =
+        over(&image.iter().map(|v| f32::from(u8::from(v.is_finite()))).collect::<Vec<_>>());
+    for (sum, weight) in sums.iter_mut().zip(weights) {
+        *sum = if weight > 1e-6 { *sum / weight } else { f32::NAN };
+    }
+    sums
+}
+
 fn along_columns(
     image: &[f32],
     shape: [usize; 3],

@@ -23,7 +23,7 @@ mod second_derivatives;
 mod spikes;
 mod top_hat;
 
-pub use convolve::smooth;
+pub use convolve::{smooth, smooth_known};
 pub use distance::distance;
 pub use fft::Fft;
 pub use gaussian::Kernel;

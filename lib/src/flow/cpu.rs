@@ -27,13 +27,13 @@ const MIN_VARIANCE: f64 = 1e-10;
 
 /// The voxels of a block of patches, C order `(z, y, x)`, NaN where unknown.
 #[derive(Clone, Debug)]
-pub(super) struct BlockPair {
+pub(crate) struct BlockPair {
     /// The number of patches along z, y, x.
-    pub(super) nodes: [usize; 3],
+    pub(crate) nodes: [usize; 3],
     /// The fixed image within the box of the patches.
-    pub(super) fixed: Vec<f32>,
+    pub(crate) fixed: Vec<f32>,
     /// The moving image within the same box, wider by the radius on each side.
-    pub(super) moving: Vec<f32>,
+    pub(crate) moving: Vec<f32>,
 }
 
 /// An image in C order and its shape.
@@ -129,7 +129,7 @@ pub(super) fn extent(nodes: [usize; 3], patches: &Patches) -> [usize; 3] {
 /// Calls `found` with each patch of the block, in C order, and its correlation surface: the
 /// correlation coefficient at each shift, C order `(z, y, x)` from the lowest shift, NaN where it is
 /// unknown.
-pub(super) fn surfaces(pair: BlockPair, patches: &Patches, mut found: impl FnMut(usize, &[f32])) {
+pub(crate) fn surfaces(pair: BlockPair, patches: &Patches, mut found: impl FnMut(usize, &[f32])) {
     let BlockPair { nodes, mut fixed, mut moving } = pair;
     let shape = extent(nodes, patches);
     let wide = std::array::from_fn(|a| shape[a] + 2 * patches.radius[a]);

@@ -41,7 +41,9 @@ pub use flags::{CleanFlags, Flags};
 pub use patches::Patches;
 pub use sofima::{MaskedImage, SofimaOptions, Target, flow as sofima_flow};
 
-use cpu::BlockPair;
+pub(crate) use cpu::{BlockPair, surfaces};
+pub(crate) use peak::find as find_peak;
+
 use input::Pair;
 use peak::{NoPeak, Peak};
 

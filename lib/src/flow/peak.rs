@@ -17,27 +17,27 @@ pub(super) const QUALITY: [&str; 4] = ["correlation", "sharpness", "ratio", "evi
 
 /// The best match of a patch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Peak {
+pub(crate) struct Peak {
     /// The shift from the fixed to the moving image, voxels along z, y, x.
-    pub(super) shift: Point,
+    pub(crate) shift: Point,
     /// The correlation coefficient at the whole-voxel maximum.
-    pub(super) correlation: f32,
+    pub(crate) correlation: f32,
     /// The correlation minus its mean over the shifts that are [`NEAR`] voxels from the maximum
     /// along at least one axis.
-    pub(super) sharpness: f32,
+    pub(crate) sharpness: f32,
     /// The second highest maximum divided by the highest; 0 if there is no other positive maximum.
-    pub(super) ratio: f32,
+    pub(crate) ratio: f32,
     /// By how many standard deviations the maximum exceeds the highest of as many values of a
     /// normal distribution as the background has maxima. The mean and the standard deviation are
     /// those of the background, which has the spectra of both images and no match. NaN if the search
     /// window is too small for a background.
-    pub(super) evidence: f32,
+    pub(crate) evidence: f32,
 }
 
 /// Why a patch has no match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum NoPeak {
+pub(crate) enum NoPeak {
     /// Too few voxels are known, or one image is constant.
     Unknown,
     /// The correlation is highest at the edge of the search window.
@@ -60,7 +60,7 @@ struct Surface<'a> {
 ///
 /// # Errors
 /// Why there is none.
-pub(super) fn find(values: &[f32], patches: &Patches) -> Result<Peak, NoPeak> {
+pub(crate) fn find(values: &[f32], patches: &Patches) -> Result<Peak, NoPeak> {
     let surface = Surface { values, size: patches.shifts() };
     let known = values.iter().enumerate().filter(|(_, v)| !v.is_nan());
     // the first of equal maxima

@@ -12,6 +12,7 @@ mod field;
 mod fit;
 mod grid;
 mod local_affines;
+mod solve;
 
 pub use affine::{Affine, Parts, SingularError};
 pub use boxes::Box3;
@@ -21,6 +22,7 @@ pub(crate) use fit::principal_extents;
 pub use fit::{FitError, Model, fit};
 pub use grid::Grid;
 pub use local_affines::LocalAffines;
+pub use solve::{Accuracy, Solution, conjugate_gradients};
 
 /// A position or a vector, `[z, y, x]`, in micrometres or voxels, as stated where it is used.
 pub type Point = [f64; 3];

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::geom::{Affine, Grid, LocalAffines, Point};
+use crate::geom::{Accuracy, Affine, Grid, LocalAffines, Point, conjugate_gradients};
 
 /// A displacement observed at a point of the fixed frame.
 #[derive(Clone, Copy, Debug)]
@@ -192,30 +192,8 @@ impl System {
                 z[4 * b..4 * b + 4].copy_from_slice((inverse * part).as_slice());
             }
         };
-        let (mut x, mut r, mut z) = (vec![0.0; n], right.clone(), vec![0.0; n]);
-        precondition(&r, &mut z);
-        let (mut p, mut q) = (z.clone(), vec![0.0; n]);
-        let mut rho = dot(&r, &z);
-        let enough = rho * 1e-24; // 1e-12 of the initial residual
-        for _ in 0..10 * n {
-            if rho <= enough || rho == 0.0 {
-                break;
-            }
-            self.times(&p, &mut q);
-            let step = rho / dot(&p, &q);
-            for i in 0..n {
-                x[i] += step * p[i];
-                r[i] -= step * q[i];
-            }
-            precondition(&r, &mut z);
-            let next = dot(&r, &z);
-            let ratio = next / rho;
-            rho = next;
-            for i in 0..n {
-                p[i] = z[i] + ratio * p[i];
-            }
-        }
-        x
+        let accuracy = Accuracy { residual: 1e-12, iterations: 10 * n };
+        conjugate_gradients(right, |p, q| self.times(p, q), precondition, accuracy).x
     }
 }
 
@@ -223,10 +201,6 @@ fn cube(centre: Point, size: Point) -> [Point; 8] {
     std::array::from_fn(|i| {
         std::array::from_fn(|a| centre[a] + size[a] * if i >> a & 1 == 0 { -0.5 } else { 0.5 })
     })
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! known beyond it. Checked by: `oracle.rs`.
 
 use super::{Defects, Label, Options, Tone};
-use crate::filter::{Groups, Kernel, distance, smooth};
+use crate::filter::{Groups, Kernel, distance, smooth_known};
 
 /// The standard deviations of the two Gaussians whose difference is the detail of an image, pixels.
 const DETAIL: [f64; 2] = [1.0, 4.0];
@@ -28,36 +28,18 @@ const ELONGATION: f64 = 4.0;
 /// ... and if its pixels spread along one axis at least this many times as far as across it.
 const SPREAD: f64 = 1.5;
 
-/// The means of the known pixels around each pixel, weighted by a kernel; NaN where no pixel around is
-/// known.
-fn blurred(image: &[f32], shape: [usize; 2], kernel: &Kernel) -> Vec<f32> {
-    let kernels = [Kernel::identity(), kernel.clone(), kernel.clone()];
-    let over = |values: &[f32]| smooth(values, [1, shape[0], shape[1]], &kernels, [1; 3]).0;
-    if image.iter().all(|v| v.is_finite()) {
-        return over(image);
-    }
-    let known = |v: f32| if v.is_finite() { v } else { 0.0 };
-    let mut sums = over(&image.iter().map(|v| known(*v)).collect::<Vec<_>>());
-    let weights =
-        over(&image.iter().map(|v| f32::from(u8::from(v.is_finite()))).collect::<Vec<_>>());
-    for (sum, weight) in sums.iter_mut().zip(weights) {
-        *sum = if weight > 1e-6 { *sum / weight } else { f32::NAN };
-    }
-    sums
-}
-
 /// The local contrast of an image: the mean, over a square around each pixel, of the absolute
 /// difference of two Gaussian means. NaN where the image is not known.
 ///
 /// This is the mask of the Janelia scripts (mean of the absolute high-pass in a box), with the noise
 /// of single pixels removed before.
 pub(super) fn contrast(image: &[f32], shape: [usize; 2]) -> Vec<f32> {
-    let [fine, coarse] = DETAIL.map(|s| blurred(image, shape, &Kernel::discrete(s * s)));
+    let [fine, coarse] = DETAIL.map(|s| smooth_known(image, shape, &Kernel::discrete(s * s)));
     let detail = |(i, (fine, coarse)): (usize, (&f32, &f32))| {
         if image[i].is_finite() { (fine - coarse).abs() } else { f32::NAN }
     };
     let details: Vec<f32> = fine.iter().zip(&coarse).enumerate().map(detail).collect();
-    let mut contrast = blurred(&details, shape, &Kernel::uniform(WINDOW));
+    let mut contrast = smooth_known(&details, shape, &Kernel::uniform(WINDOW));
     for (contrast, grey) in contrast.iter_mut().zip(image) {
         if !grey.is_finite() {
             *contrast = f32::NAN;
@@ -164,7 +146,7 @@ pub(super) fn labels(
     let tissue = tissue(&contrast, shape, threshold, options);
     let label = |is_in: &bool| if *is_in { Label::Tissue } else { Label::Excluded };
     let mut labels: Vec<Label> = tissue.iter().map(label).collect();
-    let greys = blurred(image, shape, &Kernel::discrete(BLUR * BLUR));
+    let greys = smooth_known(image, shape, &Kernel::discrete(BLUR * BLUR));
     for limits in Limits::of(&greys, &tissue, options.outlier).into_iter().flatten() {
         let is_beyond =
             |i: usize, share: f64| image[i].is_finite() && limits.exceeds(greys[i], share);

@@ -2,18 +2,18 @@
 //! comment, because clap would use it as the program's description.
 #![expect(missing_docs, reason = "a flattened struct's doc comment would open --help")]
 
-use super::{Rounds, Sections, parse_shape};
+use super::{Rounds, Sections, Tiles, parse_shape};
 use crate::blocks::Error;
 use crate::geom::Point;
 
-/// The default shapes and voxel sizes of rounds and of sections.
-const SHAPES: [[usize; 3]; 2] = [[256; 3], [20, 512, 512]];
+/// The default shapes of rounds, sections and tiles, and the voxel sizes of rounds and of the others.
+const SHAPES: [[usize; 3]; 3] = [[256; 3], [20, 512, 512], [1, 1024, 1024]];
 const SPACINGS: [Point; 2] = [[1.0, 0.8, 0.8], [0.05, 0.01, 0.01]];
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
-    /// Size of the fixed volume, or number and size of the sections, in voxels: one number or
-    /// three [default: 256; sections: 20,512,512]
+    /// Size of the fixed volume, or number and size of the sections or of the planes that tiles cover,
+    /// in voxels: one number or three [default: 256; sections: 20,512,512; tiles: 1,1024,1024]
     #[arg(long, value_name = "N|Z,Y,X", value_parser = parse_shape)]
     pub size: Option<[usize; 3]>,
     /// Maximum displacement of the smooth deformation, voxels
@@ -25,7 +25,8 @@ pub struct Flags {
     /// Noise level; 1 is that of a good camera
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub noise: f64,
-    /// sections: maximum shift of a section along each axis, pixels [default: 20]
+    /// sections, tiles: maximum shift of a section, or error of the stage, along each axis, pixels
+    /// [default: 20; tiles: 4]
     #[arg(long, value_name = "PIXELS")]
     pub max_shift: Option<f64>,
     /// sections: maximum rotation of a section [default: 1]
@@ -35,6 +36,30 @@ pub struct Flags {
     /// imaged twice and a fortieth missing, and some have folds and tears [default: 1]
     #[arg(long, value_name = "X")]
     pub defects: Option<f64>,
+    /// tiles: size of a tile, pixels [default: 256,256]
+    #[arg(long, value_name = "Y,X", value_parser = parse_tile)]
+    pub tile: Option<[usize; 2]>,
+    /// tiles: overlap of neighbours, as a fraction of a tile [default: 0.1]
+    #[arg(long, value_name = "FRACTION")]
+    pub overlap: Option<f64>,
+    /// tiles: largest displacement by a distortion that all tiles share, pixels [default: 0]
+    #[arg(long, value_name = "PIXELS")]
+    pub lens: Option<f64>,
+    /// tiles: drift of the sample while a plane is imaged, pixels [default: 0]
+    #[arg(long, value_name = "PIXELS")]
+    pub drift: Option<f64>,
+    /// tiles: number of tiles of each plane that show nothing [default: 0]
+    #[arg(long, value_name = "N")]
+    pub empty: Option<usize>,
+}
+
+/// Parses the syntax of `--tile`: two numbers of pixels `y,x`.
+fn parse_tile(text: &str) -> Result<[usize; 2], String> {
+    let numbers: Result<Vec<usize>, _> = text.split(',').map(|n| n.trim().parse()).collect();
+    match numbers.as_deref() {
+        Ok([y, x]) => Ok([*y, *x]),
+        _ => Err("wanted two numbers of pixels along y,x such as 256,256".to_owned()),
+    }
 }
 
 impl Flags {
@@ -49,21 +74,44 @@ impl Flags {
         }
     }
 
-    /// Refuses the flags that are for sections alone.
+    /// Refuses the flags that are for other kinds of test sets.
+    ///
+    /// * `kind`: `sections`, `tiles`, or another word for those that have no flags of their own
     ///
     /// # Errors
     /// [`Error::Usage`], which names the first of them.
-    pub fn refuse_those_of_sections(&self) -> Result<(), Error> {
+    pub fn refuse_others(&self, kind: &str) -> Result<(), Error> {
         let given = [
-            ("--max-shift", self.max_shift),
-            ("--max-rotation", self.max_rotation),
-            ("--defects", self.defects),
+            ("--max-shift", "sections and tiles", self.max_shift.is_some()),
+            ("--max-rotation", "sections", self.max_rotation.is_some()),
+            ("--defects", "sections", self.defects.is_some()),
+            ("--tile", "tiles", self.tile.is_some()),
+            ("--overlap", "tiles", self.overlap.is_some()),
+            ("--lens", "tiles", self.lens.is_some()),
+            ("--drift", "tiles", self.drift.is_some()),
+            ("--empty", "tiles", self.empty.is_some()),
         ];
-        match given.iter().find(|(_, value)| value.is_some()) {
-            Some((flag, _)) => Err(Error::Usage(format!(
-                "{flag} is for sections, and has no effect here; leave it out"
+        match given.iter().find(|(_, of, is_given)| *is_given && !of.contains(kind)) {
+            Some((flag, of, _)) => Err(Error::Usage(format!(
+                "{flag} is for {of}, and has no effect here; leave it out"
             ))),
             None => Ok(()),
+        }
+    }
+
+    /// The parameters of tiles.
+    pub fn tiles(&self, spacing: Option<Point>, seed: u64) -> Tiles {
+        Tiles {
+            shape: self.size.unwrap_or(SHAPES[2]),
+            spacing: spacing.unwrap_or(SPACINGS[1]),
+            tile: self.tile.unwrap_or([256, 256]),
+            overlap: self.overlap.unwrap_or(0.1),
+            max_shift: self.max_shift.unwrap_or(4.0),
+            lens: self.lens.unwrap_or(0.0),
+            drift: self.drift.unwrap_or(0.0),
+            empty: self.empty.unwrap_or(0),
+            noise: self.noise,
+            seed,
         }
     }
 

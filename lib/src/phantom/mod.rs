@@ -9,7 +9,8 @@
 //! `world(T^-1(q))`. [`score`] measures the error of a transform against `T`.
 //!
 //! [`sections`] makes a stack of serial sections, as in electron microscopy, and [`score_sections`]
-//! measures how well they are aligned.
+//! measures how well they are aligned. [`tiles`] makes planes of overlapping tiles, and
+//! [`score_tiles`] measures how well they are placed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ mod render;
 mod score;
 mod score_sections;
 mod sections;
+mod tiles;
 mod world;
 
 #[cfg(feature = "cli")]
@@ -40,6 +42,7 @@ pub use flags::Flags;
 pub use score::{Score, Spread, score};
 pub use score_sections::{SectionScore, SectionsScore, is_of_sections, score_sections};
 pub use sections::{Kind, Sections, sections};
+pub use tiles::{Tiles, TilesScore, is_of_tiles, score_tiles, tiles};
 
 use map::{Deformation, TrueMap};
 use render::Camera;

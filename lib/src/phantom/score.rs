@@ -70,7 +70,7 @@ pub fn score(truth: &Path, transforms: &[String]) -> Result<Score, Error> {
     if !crate::store::exists(&path) {
         let path = truth.display().to_string();
         let message = format!(
-            "holds neither {POINTS} nor {}; give the folder that `phantom rounds` or `phantom sections` wrote",
+            "holds neither {POINTS} nor {}; give the folder that `phantom rounds`, `phantom sections` or `phantom tiles` wrote",
             super::sections::TRUTH
         );
         return Err(Error::Truth { path, message });

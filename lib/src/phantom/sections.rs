@@ -329,7 +329,7 @@ impl Imaged {
 ///
 /// Structures fade from section to section and do not move, since the place of a structure that
 /// leans is not defined: what fits best to the next section would then not be the truth.
-fn tissue(seed: u32, depth: f64, at: [f64; 2]) -> f64 {
+pub(super) fn tissue(seed: u32, depth: f64, at: [f64; 2]) -> f64 {
     let layer = (depth / CHANGE).floor();
     let (coming, going) = ((depth / CHANGE - layer) * std::f64::consts::FRAC_PI_2).sin_cos();
     let of = |layer: f64| texture(seed, [31.7 * CELL * layer, at[0], at[1]]);

@@ -108,7 +108,12 @@ pub fn write_document(path: &Path, steps: &[Step]) -> Result<(), Error> {
     })
 }
 
-fn compose(path: &Path, steps: &[Step]) -> Result<Value, String> {
+/// The object of a chain in the document at `path`, which can hold other things too. Arrays are
+/// referred to by paths relative to the document.
+///
+/// # Errors
+/// A message that names an affine that is singular or not finite.
+pub fn compose(path: &Path, steps: &[Step]) -> Result<Value, String> {
     let mut transformations = Vec::new();
     for (i, step) in steps.iter().enumerate() {
         transformations.push(match step {
@@ -138,8 +143,21 @@ fn compose(path: &Path, steps: &[Step]) -> Result<Value, String> {
     }))
 }
 
+/// The steps of a chain in the object that [`compose`] made for the document at `path`.
+///
+/// # Errors
+/// A message that says what is wrong with the object.
+pub fn steps_of(object: &Value, path: &Path) -> Result<Vec<Step>, String> {
+    let object = object.as_object().ok_or("is no transform; wanted an object")?;
+    let mut steps = Vec::new();
+    DocumentReader { path, wanted: Direction::FixedToMoving }.top(object, &mut steps)?;
+    Ok(steps)
+}
+
 /// Formats JSON with arrays of scalars on one line, so that a matrix shows as rows.
-fn pretty(value: &Value, depth: usize) -> String {
+///
+/// * `depth`: by how many levels the value is indented
+pub fn pretty(value: &Value, depth: usize) -> String {
     let indent = "  ".repeat(depth + 1);
     let nested = |v: &Value| v.is_array() || v.is_object();
     let (open, items, close) = match value {
@@ -353,7 +371,7 @@ fn matrix(
 
 /// `location` relative to the folder of `document`; the address or the absolute path of `location`
 /// if only one of the two is in a bucket, or if they are in different buckets.
-fn relative(document: &Path, location: &str) -> String {
+pub fn relative(document: &Path, location: &str) -> String {
     let absolute = |path: &Path| {
         if store::is_remote(path) { Ok(path.to_owned()) } else { std::path::absolute(path) }
     };

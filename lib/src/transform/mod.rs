@@ -22,7 +22,10 @@ mod numbers;
 mod tests;
 
 pub use convention::{Direction, reverse_axes};
-pub use document::{Step, read_document, write_chain, write_document};
+pub use document::{
+    Step, compose, pretty, read_document, relative, steps_of as steps_of_object, write_chain,
+    write_document,
+};
 pub use local_affines::{read_local_affines, write_local_affines};
 pub use matrix_text::{AxisOrder, read_matrix_text, write_matrix_text};
 

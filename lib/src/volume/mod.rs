@@ -51,7 +51,7 @@ pub use output::Output;
 pub use planes::{PLANE_FILE_PREFIXES, is_partial_file};
 pub use pyramid::{Level, add_level, levels};
 pub use reader::Volume;
-pub use sections::{is_sections, members};
+pub use sections::{ImageRow, ImageTable, is_sections, members, read_images};
 pub use small::{read_small_array, write_small_array};
 pub use unfinished::{Begin, Unfinished, allow_unfinished};
 pub use vectors::{FlatVectors, VectorArray};

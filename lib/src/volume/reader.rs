@@ -125,6 +125,16 @@ impl Volume {
         Ok(Self { array: found, grid, dtype, chunk, view, spacing_from, has_spacing })
     }
 
+    /// The volume with another voxel size; its first voxel stays where it is.
+    ///
+    /// * `spacing`: micrometres along z, y, x
+    #[must_use]
+    pub fn with_spacing(mut self, spacing: Point) -> Self {
+        self.grid.spacing = spacing;
+        self.has_spacing = true;
+        self
+    }
+
     /// Returns a [`Watch`] with which the caller can check later whether the volume still exists
     /// and is unchanged. Call this before reading.
     pub fn watch(&self) -> Arc<Watch> {

@@ -107,6 +107,43 @@ pub(super) fn nearest<T: Voxel>(
     })
 }
 
+/// Samples `moving` like [`interpolate`] or [`nearest`], and calls `row` for each row along x of `part`
+/// with the index of its first voxel, the positions of its voxels and their values, NaN outside the
+/// moving volume; both are longer than the row by up to [`LANES`] - 1 arbitrary elements.
+pub(super) fn each_value_row<T: Voxel>(
+    moving: &Moving<T>,
+    rows: &VoxelMap,
+    part: &Box3,
+    interpolation: Interpolation,
+    row: &mut dyn FnMut(usize, &Positions, &[f32]),
+) {
+    let options = Options { interpolation, fill: f64::NAN, ..Options::default() };
+    let shape = moving.part.shape();
+    let layout = VoxelLayout::new(moving, &options);
+    let voxels = moving.channel(0);
+    let is_cubic = interpolation == Interpolation::Cubic;
+    let cubic = is_cubic.then(|| spline::Coefficients::new(voxels, shape));
+    let (mut values, mut indices) = (vec![0.0f32; part.shape()[2].next_multiple_of(LANES)], vec![]);
+    each_row(rows, part, 1, &mut |positions, _, range| {
+        match (interpolation, &cubic) {
+            (Interpolation::Nearest, _) => {
+                nearest_indices(&layout, positions, &mut indices);
+                for (value, index) in values.iter_mut().zip(&indices) {
+                    let is_outside = *index == OUTSIDE;
+                    *value =
+                        if is_outside { f32::NAN } else { voxels[*index as usize].to_f64() as f32 };
+                }
+            }
+            (_, Some(cubic)) => value_row(&layout, positions, &mut values, &cubic.over(voxels)),
+            (Interpolation::Lanczos, _) => {
+                value_row(&layout, positions, &mut values, &Lanczos::new(voxels, shape));
+            }
+            _ => linear_row(&layout, voxels, positions, &mut values),
+        }
+        row(range.start, positions, &values);
+    });
+}
+
 /// Calls `row` for each row along x of `part` and each channel, with the positions of its voxels,
 /// the channel and the range of its voxels in the output. Returns the number of NaN positions.
 fn each_row(

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["table"],
     &["volume"],
     &["blocks", "transform"],
-    &["filter"],
+    &["filter", "tiles"],
     &[
         "features",
         "matching",
@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
         "interchange",
     ],
     &["refine", "local_affine", "deform", "invmap", "flow", "mesh", "mask"],
+    &["stitch", "fuse"],
     &["report", "inspect"],
     &["cli"],
 ];

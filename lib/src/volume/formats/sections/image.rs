@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::rows::{SectionRow, is_table};
+use super::rows::{ImageRow, SectionRow, is_table};
 use crate::geom::Box3;
 use crate::store;
 use crate::volume::cache::Cache;
@@ -28,10 +28,9 @@ pub(super) struct Section {
 }
 
 impl Section {
-    pub(super) fn new(row: &SectionRow, size: [u64; 2]) -> Self {
-        let SectionRow { z, offset, line, .. } = *row;
-        let (image, mask) = (row.image.clone(), row.mask.clone());
-        Self { z, offset, size, image, mask, files: Vec::new(), line }
+    pub(super) fn new(section: &SectionRow<'_>, size: [u64; 2]) -> Self {
+        let ImageRow { z, line, image, mask, .. } = section.row.clone();
+        Self { z, offset: section.offset, size, image, mask, files: Vec::new(), line }
     }
 }
 

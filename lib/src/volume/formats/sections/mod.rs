@@ -22,8 +22,9 @@ mod source;
 mod tests;
 
 use image::{Section, SectionImage};
+use rows::SectionRow;
 pub(in crate::volume) use rows::is_table;
-use rows::{SectionRow, SectionTable};
+pub use rows::{ImageRow, ImageTable, read_images};
 use source::Sections;
 
 /// The maximum number of files of one image or mask that are included in the fingerprint and
@@ -49,7 +50,7 @@ pub fn members(location: &str) -> Vec<PathBuf> {
         }
         return stack::in_folder(&path).ok().flatten().map_or_else(Vec::new, |images| images.files);
     }
-    let rows = rows::read(&path).map(|list| list.rows).unwrap_or_default();
+    let rows = rows::read_images(&path).map(|list| list.rows).unwrap_or_default();
     rows.into_iter().flat_map(|row| std::iter::once(row.image).chain(row.mask)).collect()
 }
 
@@ -59,10 +60,10 @@ pub fn members(location: &str) -> Vec<PathBuf> {
 /// [`Error`] that names the line of the table: the line is damaged, or its image cannot be read, or
 /// the image differs from the first image in element type or number of channels.
 pub(in crate::volume) fn open(location: &str, path: &Path) -> Result<OpenedArray, Error> {
-    let list = rows::read(path)?;
+    let list = rows::read_images(path)?;
     let mut opened = OpenedSections::new(path);
-    for row in &list.rows {
-        opened.add(row)?;
+    for section in list.sections(path)? {
+        opened.add(&section)?;
     }
     let layout = opened.layout(location, &list)?;
     let (first, _) = opened.canvas();
@@ -116,7 +117,8 @@ impl<'a> OpenedSections<'a> {
         }
     }
 
-    fn add(&mut self, row: &SectionRow) -> Result<(), Error> {
+    fn add(&mut self, section: &SectionRow<'_>) -> Result<(), Error> {
+        let row = section.row;
         let bad = |message: String| rows::at_line(self.table, row.line, message);
         let of_line = |error: Error| bad(error.to_string());
         let image = SectionImage::open(&row.image).map_err(of_line)?;
@@ -148,7 +150,7 @@ impl<'a> OpenedSections<'a> {
                 describe(&image)
             )));
         }
-        let mut section = Section::new(row, image.size);
+        let mut section = Section::new(section, image.size);
         for part in [Some(&image), mask.as_ref()].into_iter().flatten() {
             let (size, block) = (part.size, part.block());
             self.block = std::array::from_fn(|a| self.block[a].max(block[a].min(size[a])));
@@ -186,7 +188,7 @@ impl<'a> OpenedSections<'a> {
     fn layout(
         &self,
         location: &str,
-        list: &SectionTable,
+        list: &ImageTable,
     ) -> Result<crate::volume::source::ArrayLayout, Error> {
         let (_, [planes, height, width]) = self.canvas();
         let block = blocks(self.block, [height, width]);
@@ -209,7 +211,7 @@ impl<'a> OpenedSections<'a> {
         Ok(crate::volume::source::ArrayLayout { shape, block: blocks, dtype, fill })
     }
 
-    fn calibration(&self, list: &SectionTable, first: [i64; 3]) -> Calibration {
+    fn calibration(&self, list: &ImageTable, first: [i64; 3]) -> Calibration {
         let first = first.map(|n| n as f64);
         let table = || self.table.display().to_string();
         let known = Calibration { origin: list.origin, first, ..Calibration::default() };
@@ -249,7 +251,7 @@ impl<'a> OpenedSections<'a> {
     }
 
     /// Notes for the user about planes and pixels that no section covers.
-    fn notes(&self, list: &SectionTable) -> Vec<String> {
+    fn notes(&self, list: &ImageTable) -> Vec<String> {
         let mut notes = Vec::new();
         let (_, [planes, height, width]) = self.canvas();
         let missing = planes - self.sections.len() as u64;
@@ -277,7 +279,7 @@ impl<'a> OpenedSections<'a> {
 
     /// A text for the fingerprint with everything that determines the voxels, except the content of
     /// the files.
-    fn form(&mut self, list: &SectionTable, shape: &[u64], first: [i64; 3]) -> String {
+    fn form(&mut self, list: &ImageTable, shape: &[u64], first: [i64; 3]) -> String {
         let mut forms = std::mem::take(&mut self.forms);
         for section in &self.sections {
             let at = [section.z, section.offset[0], section.offset[1]];

@@ -15,30 +15,65 @@ const MAX_POSITION: i64 = 1 << 40;
 /// The number of bytes at the start of a file that are searched for the header of a table.
 const HEAD_BYTES: usize = 1 << 16;
 
-/// One section, as its row describes it.
-pub(super) struct SectionRow {
+/// An image of a section, or of a tile of a section, as its row describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageRow {
     /// The index of the plane.
-    pub(super) z: i64,
+    pub z: i64,
     /// The location of the image.
-    pub(super) image: PathBuf,
-    /// The location of the mask, if the section has one.
-    pub(super) mask: Option<PathBuf>,
+    pub image: PathBuf,
+    /// The location of the mask, if there is one.
+    pub mask: Option<PathBuf>,
     /// The position of the image's first pixel along y, x, in pixels.
-    pub(super) offset: [i64; 2],
+    pub offset: [f64; 2],
     /// The line in the table, counted from 1.
-    pub(super) line: u64,
+    pub line: u64,
 }
 
-/// A table: its sections in order of `z`, and the metadata in its comments.
-#[derive(Default)]
-pub(super) struct SectionTable {
-    pub(super) rows: Vec<SectionRow>,
+/// A table of images: its rows in order of `z`, and the metadata in its comments.
+#[derive(Debug, Default)]
+pub struct ImageTable {
+    /// The images.
+    pub rows: Vec<ImageRow>,
     /// `# spacing:` along z, y, x in micrometres; NaN along z if only y, x are given.
-    pub(super) spacing: Option<Point>,
+    pub spacing: Option<Point>,
     /// `# origin:` along z, y, x in micrometres.
-    pub(super) origin: Option<Point>,
-    /// `# fill:`, the value of pixels outside all sections.
-    pub(super) fill: f64,
+    pub origin: Option<Point>,
+    /// `# fill:`, the value of pixels outside all images.
+    pub fill: f64,
+}
+
+/// A section, as its row describes it: an image at an offset of whole pixels.
+pub(super) struct SectionRow<'a> {
+    pub(super) row: &'a ImageRow,
+    /// The position of the image's first pixel along y, x, in pixels.
+    pub(super) offset: [i64; 2],
+}
+
+impl ImageTable {
+    /// The rows as sections.
+    ///
+    /// # Errors
+    /// [`Error`] for two rows of one z, and for an offset that is not a whole number of pixels.
+    pub(super) fn sections<'a>(&'a self, path: &Path) -> Result<Vec<SectionRow<'a>>, Error> {
+        let mut pairs = self.rows.iter().zip(self.rows.iter().skip(1));
+        if let Some((first, second)) = pairs.find(|(first, second)| first.z == second.z) {
+            let message = format!(
+                "has z {} already in line {}; correct or delete one, or make one image of the tiles of a section with \
+                 stitch and fuse",
+                second.z, first.line
+            );
+            return Err(at_line(path, second.line, message));
+        }
+        let section = |row: &'a ImageRow| match row.offset.iter().find(|v| v.fract() != 0.0) {
+            None => Ok(SectionRow { row, offset: row.offset.map(|v| v as i64) }),
+            Some(part) => {
+                let message = format!("has the offset {part}, wanted a whole number of pixels");
+                Err(at_line(path, row.line, message))
+            }
+        };
+        self.rows.iter().map(section).collect()
+    }
 }
 
 /// Whether a text begins with the header of a table of sections, which has the columns `z` and
@@ -60,11 +95,11 @@ pub(in crate::volume) fn is_table(path: &Path) -> bool {
         && document::read_start(path, HEAD_BYTES).is_ok_and(|start| is_header(&start))
 }
 
-/// Reads a table.
+/// Reads a table of images.
 ///
 /// # Errors
 /// [`Error`] with the line that is damaged.
-pub(super) fn read(path: &Path) -> Result<SectionTable, Error> {
+pub fn read_images(path: &Path) -> Result<ImageTable, Error> {
     let text = document::read(path).map_err(|source| Error::io("read", path, source))?;
     let mut list = comments(path, &String::from_utf8_lossy(&text))?;
     let table = Table::read(path).map_err(of_table)?;
@@ -79,17 +114,21 @@ pub(super) fn read(path: &Path) -> Result<SectionTable, Error> {
     for (number, cells) in table.rows.iter().enumerate() {
         let whole = |column: usize| -> Result<i64, Error> {
             let value = cells[column].parse().ok().filter(|v: &i64| v.abs() <= MAX_POSITION);
-            value
-                .ok_or_else(|| of_table(table.bad_cell(number, column, "a whole number of pixels")))
+            value.ok_or_else(|| of_table(table.bad_cell(number, column, "a whole number")))
+        };
+        let pixels = |column: usize| -> Result<f64, Error> {
+            let value = cells[column].parse().ok();
+            let value = value.filter(|v: &f64| v.abs() <= MAX_POSITION as f64);
+            value.ok_or_else(|| of_table(table.bad_cell(number, column, "a number of pixels")))
         };
         if cells[location].is_empty() {
             let wanted = "the location of an image (a section that is missing has no line)";
             return Err(of_table(table.bad_cell(number, location, wanted)));
         }
-        let offset = offsets.map(|column| column.map_or(Ok(0), whole));
+        let offset = offsets.map(|column| column.map_or(Ok(0.0), pixels));
         let [offset_y, offset_x] = offset;
-        list.rows.push(SectionRow {
-            z: whole(z).map_err(|_| of_table(table.bad_cell(number, z, "a whole number")))?,
+        list.rows.push(ImageRow {
+            z: whole(z)?,
             image: place(&cells[location]),
             mask: mask
                 .map(|column| &cells[column])
@@ -100,12 +139,6 @@ pub(super) fn read(path: &Path) -> Result<SectionTable, Error> {
         });
     }
     list.rows.sort_by_key(|row| row.z);
-    let mut pairs = list.rows.iter().zip(list.rows.iter().skip(1));
-    if let Some((first, second)) = pairs.find(|(first, second)| first.z == second.z) {
-        let message =
-            format!("has z {} already in line {}; correct or delete one", second.z, first.line);
-        return Err(at_line(path, second.line, message));
-    }
     if list.rows.is_empty() {
         return Err(Error::format(path.display(), "lists no section; it needs a line for each"));
     }
@@ -128,8 +161,8 @@ fn of_table(error: table::Error) -> Error {
 }
 
 /// The metadata in the comments of a table; other comments are ignored.
-fn comments(path: &Path, text: &str) -> Result<SectionTable, Error> {
-    let mut list = SectionTable::default();
+fn comments(path: &Path, text: &str) -> Result<ImageTable, Error> {
+    let mut list = ImageTable::default();
     let (mut seen, lines) = (Vec::new(), text.trim_start_matches('\u{feff}').lines());
     for (number, line) in lines.enumerate() {
         let Some((key, value)) = line.strip_prefix('#').and_then(|line| line.split_once(':'))
