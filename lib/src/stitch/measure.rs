@@ -93,27 +93,41 @@ struct Highest {
 }
 
 /// The shift of `fixed` at which it fits best to `moving`, which is wider by `radius` on all sides.
+///
+/// * `within`: the first pixel of `fixed` in the second tile, and the pixels of that tile. Correlations of
+///   fewer pixels are higher by chance, in inverse proportion to the square root of their number; so
+///   correlations count in proportion to that of the pixels that are within the tile.
 fn best_shift(
-    fixed: Vec<f32>,
-    moving: Vec<f32>,
+    [fixed, moving]: [Vec<f32>; 2],
     shape: [usize; 3],
     radius: i64,
+    (first, tile): ([i64; 3], &Box3),
 ) -> Option<Highest> {
+    let whole = Box3::of_shape(shape).shift(first);
     let radius = [0, radius as usize, radius as usize];
     let patches = Patches { size: shape, stride: shape, radius };
-    let mut found = None;
+    let (width, mut found) = (2 * radius[2] + 1, None);
     surfaces(BlockPair { nodes: [1; 3], fixed, moving }, &patches, |_, surface| {
+        let shift = |i: usize| [i / width, i % width].map(|v| v as i64 - radius[1] as i64);
+        let weighted = |(i, r): (usize, &f32)| {
+            let [y, x] = shift(i);
+            let inside = whole.shift([0, y, x]).intersect(tile).len();
+            r * (inside as f32 / whole.len() as f32).sqrt()
+        };
+        let surface: Vec<f32> = surface.iter().enumerate().map(weighted).collect();
         let known = surface.iter().enumerate().filter(|(_, v)| !v.is_nan());
         let Some((i, top)) = known.max_by(|a, b| a.1.total_cmp(b.1)) else { return };
-        let width = 2 * radius[2] + 1;
-        let whole = [i / width, i % width].map(|v| v as f64 - radius[1] as f64);
-        found = Some(match find_peak(surface, &patches) {
+        found = Some(match find_peak(&surface, &patches) {
             Ok(peak) => Highest {
                 correlation: f64::from(peak.correlation),
                 shift: [peak.shift[1], peak.shift[2]],
                 at_edge: false,
             },
-            Err(_) => Highest { correlation: f64::from(*top), shift: whole, at_edge: true },
+            Err(_) => Highest {
+                correlation: f64::from(*top),
+                shift: shift(i).map(|v| v as f64),
+                at_edge: true,
+            },
         });
     });
     found
@@ -203,7 +217,8 @@ fn cut(strips: &[Strip; 2], shift: [i64; 2], radius: i64) -> Option<(Vec<f32>, V
 
 fn at_level(strips: &[Strip; 2], shift: [i64; 2], radius: i64) -> Option<Highest> {
     let (fixed, moving, part) = cut(strips, shift, radius)?;
-    best_shift(fixed, moving, part.shape(), radius)
+    let first = part.shift([0, -shift[0], -shift[1]]).min;
+    best_shift([fixed, moving], part.shape(), radius, (first, &strips[1].part))
 }
 
 /// The highest correlations of the common part of the first strip, mirrored along y and along x.
@@ -213,11 +228,10 @@ fn chance(strips: &[Strip; 2], shift: [i64; 2], radius: i64) -> Vec<f64> {
     let upside_down: Vec<f32> = fixed.chunks_exact(width).rev().flatten().copied().collect();
     let turned: Vec<f32> =
         fixed.chunks_exact(width).flat_map(|row| row.iter().rev()).copied().collect();
-    [upside_down, turned]
-        .into_iter()
-        .filter_map(|mirrored| best_shift(mirrored, moving.clone(), part.shape(), radius))
-        .map(|found| found.correlation)
-        .collect()
+    let first = part.shift([0, -shift[0], -shift[1]]).min;
+    let within = (first, &strips[1].part);
+    let highest = |mirrored| best_shift([mirrored, moving.clone()], part.shape(), radius, within);
+    [upside_down, turned].into_iter().filter_map(highest).map(|found| found.correlation).collect()
 }
 
 /// The number of patches along an axis of so many pixels, and the side of each: as near to `wanted` as
