@@ -74,7 +74,7 @@ fn a_tile_without_anything_is_named_and_can_be_left_out() {
         (results["tiles"].as_u64().unwrap(), results["shown"].as_f64().unwrap())
     };
     let (all, without) = (shown(&[], "all.zarr"), shown(&["--linked-only"], "linked.zarr"));
-    assert_eq!((all.0, without.0), (9, 8));
+    assert_eq!((all.0, without.0), (16, 15));
     assert!(without.1 < all.1, "{all:?} {without:?}");
 }
 
@@ -115,6 +115,28 @@ fn wrong_projects_and_flags_are_refused_in_words() {
     // a table of tiles is no stack
     let words = [table.as_str(), "-o", &plane];
     refused(&scene, "transcode", &words, 1, &["with stitch and fuse"]);
+}
+
+#[test]
+fn what_a_project_refers_to_is_read_and_never_replaced() {
+    let scene = Scene::new();
+    let table = tiles(&scene, &[]);
+    let stitched = scene.at("stitched.json");
+    run("stitch", &[&table, "-o", &stitched, "--lens", "yes"]);
+    let text = "t/tiles/z000_r00_c00.tif 0 0 0\nt/tiles/z000_r00_c01.tif 105 0 0\n";
+    let layout = scene.file("layout.txt", text);
+    let (tile, fields) = (scene.at("t/tiles/z000_r00_c01.tif"), scene.at("stitched.zarr"));
+    for (project, onto) in
+        [(&table, &tile), (&stitched, &tile), (&layout, &tile), (&stitched, &fields)]
+    {
+        refused(&scene, "fuse", &[project, "-o", onto, "--overwrite"], 2, &[]);
+    }
+    // a finished run knows when a tile has changed
+    let out = scene.at("again.json");
+    let line = [layout.as_str(), "-o", &out, "--spacing", "1,1"];
+    run("stitch", &line);
+    fs::copy(scene.at("t/tiles/z000_r01_c01.tif"), &tile).unwrap();
+    refused(&scene, "stitch", &[&line[..], &["--resume"]].concat(), 1, &["other content"]);
 }
 
 #[test]

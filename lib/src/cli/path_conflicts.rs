@@ -10,7 +10,7 @@ use super::{Program, streams};
 use crate::blocks::{Error, receipt_path};
 use crate::store::{self, document};
 use crate::transform::{self, Direction, Step};
-use crate::{files, volume};
+use crate::{files, tiles, volume};
 
 /// The ids of the flags that name outputs, in all programs.
 pub(super) const OUTPUT_FLAGS: [&str; 5] = ["output", "table", "matches", "receipt", "scratch"];
@@ -173,7 +173,8 @@ impl<'a> PathArgument<'a> {
     }
 
     /// The path itself and, for a transform chain of this project or in another program's text
-    /// format, the arrays and files to which the chain refers.
+    /// format, the arrays and files to which the chain refers; for a project of tiles, its images, masks
+    /// and fields.
     pub(super) fn with_references(self) -> Vec<Self> {
         let about = store::stat_file(&self.path).ok().flatten();
         let mut all = vec![self.clone()];
@@ -185,6 +186,10 @@ impl<'a> PathArgument<'a> {
                 && about.length <= MAX_DOCUMENT
                 && !files::is_pipe(&self.path)
         };
+        if about.as_ref().is_some_and(is_document) {
+            let tiles = tiles::members(&self.path);
+            all.extend(tiles.iter().filter_map(|path| self.refers_to(path)));
+        }
         if !about.as_ref().is_some_and(is_document) {
             return all;
         }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::measure::Link;
-use super::solve::{Basis, Row, Rows, solve};
+use super::solve::{Basis, Row, Rows, median, solve};
 use crate::tiles::Project;
 
 /// A link is believed if its correlation exceeds the mean of those by chance by this many of their
@@ -17,6 +17,10 @@ const LEAST_DEVIATION: f64 = 0.03;
 const CONTRADICTION: [f64; 2] = [3.0, 6.0];
 /// The least number of matches of a link.
 const LEAST_MATCHES: usize = 1;
+/// The number of times that links are weighted by their residuals, and the multiple of the median
+/// residual at which they count a quarter.
+const ROUNDS: usize = 4;
+const OUTLIER: f64 = 3.0;
 /// The weight of the positions of the stage, relative to that of a link.
 const STAGE: f64 = 1e-6;
 
@@ -76,11 +80,7 @@ impl Links {
         let tiles = project.tiles.len();
         loop {
             self.residuals = self.shifted_residuals(project);
-            let mut known: Vec<f64> =
-                self.residuals.iter().copied().filter(|r| r.is_finite()).collect();
-            known.sort_unstable_by(f64::total_cmp);
-            let median = known.get(known.len() / 2).copied().unwrap_or_default();
-            let bound = CONTRADICTION[0].max(CONTRADICTION[1] * median);
+            let bound = CONTRADICTION[0].max(CONTRADICTION[1] * median(&self.residuals));
             let mut worst = vec![0.0_f64; tiles];
             for (link, residual) in self.links.iter().zip(&self.residuals) {
                 for tile in [link.a, link.b] {
@@ -110,24 +110,28 @@ impl Links {
             })
         };
         let is_used = |i: usize| self.verdicts[i] == Verdict::Believed;
-        let mut rows = Rows::default();
-        for (_, link) in self.links.iter().enumerate().filter(|(i, _)| is_used(*i)) {
-            let weight = (link.matches.len() as f64).sqrt();
-            rows.push(&[(link.b, 1.0), (link.a, -1.0)], wanted(link), weight);
-        }
-        for tile in 0..tiles.len() {
-            rows.push(&[(tile, 1.0)], [0.0; 2], STAGE);
-        }
-        let shifts = solve(&rows, tiles.len());
-        let residual = |(i, link): (usize, &Link)| {
-            if !is_used(i) {
-                return f64::NAN;
+        let mut residuals = vec![f64::NAN; self.links.len()];
+        for _ in 0..ROUNDS {
+            let scale = (OUTLIER * median(&residuals)).max(1.0);
+            let mut rows = Rows::default();
+            for (i, link) in self.links.iter().enumerate().filter(|(i, _)| is_used(*i)) {
+                let weight = (link.matches.len() as f64).sqrt();
+                // the square root of the factor of Geman and McClure; 1 in the first round
+                let away = if residuals[i].is_finite() { residuals[i] / scale } else { 0.0 };
+                let row = [(link.b, 1.0), (link.a, -1.0)];
+                rows.push(&row, wanted(link), weight / (1.0 + away * away));
             }
-            let wanted = wanted(link);
-            let by = |c: usize| shifts[link.b][c] - shifts[link.a][c] - wanted[c];
-            by(0).hypot(by(1))
-        };
-        self.links.iter().enumerate().map(residual).collect()
+            for tile in 0..tiles.len() {
+                rows.push(&[(tile, 1.0)], [0.0; 2], STAGE);
+            }
+            let shifts = solve(&rows, tiles.len());
+            for (i, link) in self.links.iter().enumerate() {
+                let wanted = wanted(link);
+                let by = |c: usize| shifts[link.b][c] - shifts[link.a][c] - wanted[c];
+                residuals[i] = if is_used(i) { by(0).hypot(by(1)) } else { f64::NAN };
+            }
+        }
+        residuals
     }
 
     /// The connected groups of tiles: the number of the group of each tile.

@@ -92,6 +92,31 @@ struct Listed {
 /// The largest relative difference of pixel sizes that count as equal.
 const SAME_SPACING: f64 = 1e-4;
 
+/// The images, masks and fields to which a project that is not a table of images refers (those of a
+/// table are [`volume::members`]); none if there is no project at `path`. Nothing of them is opened.
+pub fn members(path: &Path) -> Vec<PathBuf> {
+    let location = path.display().to_string();
+    let Ok(read) = text::read_text(path) else { return Vec::new() };
+    if !read.trim_start().starts_with('{') {
+        let listed = positions::parse(path, &read).unwrap_or_default();
+        return listed.into_iter().map(|tile| tile.image).collect();
+    }
+    let Ok(project) = document::parse(&location, path, &read) else { return Vec::new() };
+    let mut all: Vec<PathBuf> = Vec::new();
+    for tile in project.tiles {
+        all.push(tile.location.into());
+        all.extend(tile.mask.map(PathBuf::from));
+        for step in tile.map {
+            if let Step::Field(field) | Step::LocalAffines(field) = step {
+                all.push(field.into());
+            }
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 impl Project {
     /// Reads the project at `location`. Channel and pixel size of `select` apply to all tiles.
     ///
@@ -123,11 +148,12 @@ impl Project {
             source,
         })?;
         if read.trim_start().starts_with('{') {
+            let project = document::parse(location, &path, &read)?;
             if select.spacing.is_some() {
                 let message = "states the pixel size of its tiles; leave out --spacing".to_owned();
                 return Err(Error::Format { location: location.to_owned(), message });
             }
-            return document::parse(location, &path, &read);
+            return Ok(project);
         }
         let listed = positions::parse(&path, &read)
             .map_err(|message| Error::Format { location: location.to_owned(), message })?;

@@ -57,7 +57,7 @@ fn fuse_is_tied_to_every_flag() {
         ("fill", "3"),
         ("dtype", "uint16"),
         ("chunk", "1,32,32"),
-        ("shard", "1,128,128"),
+        ("shard", "1,64,64"),
         ("codec", "gzip"),
         ("zarr-format", "2"),
         ("block-size", "1,128,128"),
