@@ -214,7 +214,9 @@ fn a_sampled_transform_is_the_same_in_parts_and_after_kills() {
 
 #[test]
 fn a_field_that_is_being_replaced_has_no_chain() {
-    for (job, chain) in [(&DEFORM, "deform.json"), (&ROUGH, "rough.json")] {
+    for (job, chain) in
+        [(&DEFORM, "deform.json"), (&ROUGH, "rough.json"), (&STITCH, "stitched.json")]
+    {
         let scene = Scene::new();
         run(job, &scene, &[]);
         assert!(Path::new(&scene.at(chain)).exists());

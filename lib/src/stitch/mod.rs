@@ -192,8 +192,9 @@ pub fn stitch(
     if plan.is_all_asked(ctx)? {
         return Ok(());
     }
-    ctx.refuse_existing(output)?;
     ctx.refuse_existing(&fields_beside(output))?;
+    // maps of an earlier run must not refer to the fields of this one
+    ctx.replace_document(output)?;
     ctx.output_file(output);
     let folder = blocks::ledger_folder_of(output);
     let rows = TaskRows::new(&folder);
